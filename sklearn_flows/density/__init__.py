@@ -1,0 +1,7 @@
+"""Density estimators: numpy in, numpy out, everything in the units of the table."""
+
+from ._autoregressive import MAFDensity
+from ._coupling import RealNVPDensity
+from ._spline import NeuralSplineFlowDensity
+
+__all__ = ["MAFDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]

@@ -1,0 +1,418 @@
+"""The scikit-learn face that all flow families share."""
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn import get_config
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..encoding import TableEncoding, warn_about_discrete_columns
+from ..nets import ACTIVATIONS
+from ..training import DivergedError, Rows, canonical_rows, fit_flow, split_off, whitening_matrix
+from ..utils._progress import FitProgress
+from ..utils._random import draw_seed, torch_generator
+from ..utils._sklearn import (
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    check_sample_weight,
+    feature_names,
+    fit_context,
+)
+from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
+
+_FLOAT_DTYPES = [np.float64, np.float32]
+
+
+class BaseFlowDensity(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, CallbackSupportMixin, BaseEstimator, ABC
+):
+    """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``."""
+
+    _doc_link_module = "sklearn_flows"
+
+    _parameter_constraints = {
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), float],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "device": [str],
+        "random_state": ["random_state"],
+    }
+
+    @abstractmethod
+    def _build_flow(self, whitening, generator):
+        """Assemble the untrained flow.
+
+        Parameters
+        ----------
+        whitening : Tensor of shape (n_features, n_features)
+            Lower-triangular start of its first linear map.
+        generator : torch.Generator
+            Source of initial weights.
+
+        Returns
+        -------
+        Flow
+            The flow, in float32 on the CPU.
+        """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_in_
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None):
+        """Fit the density to a table.
+
+        Rows are a set: their order doesn't matter, a weight of 2 is the same as a repeated row and a weight of 0 the
+        same as a missing one. An interrupted fit (Ctrl-C) keeps the best model so far, a failed one leaves the
+        estimator as it was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; arrays, lists, pandas and polars data frames of finite numbers.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; only their ratios matter. None means equal weights.
+        X_val : array-like of shape (n_validation_samples, n_features), default=None
+            Rows to watch for early stopping, instead of a part of ``X``.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the input isn't a finite numeric table, if all weights are zero, or if training diverges.
+        """
+        with _fitted_attributes_restored_on_error(self):
+            return self._fit(X, y, sample_weight, X_val)
+
+    def _fit(self, X_given, y, sample_weight, X_val):
+        continues = self.warm_start and hasattr(self, "flow_")
+        X = validate_data(self, X_given, reset=not continues, dtype=_FLOAT_DTYPES, order="C")
+        weight = check_sample_weight(sample_weight, X)
+        X_val = None if X_val is None else validate_data(self, X_val, reset=False, dtype=_FLOAT_DTYPES, order="C")
+        names = feature_names(X_given, X.shape[1])
+        warn_about_discrete_columns(X, names)
+
+        seed = draw_seed(self.random_state)
+        rng, generator = np.random.RandomState(seed), torch_generator(seed)
+        rows, weight = canonical_rows(X, weight)
+        rows, weight, rows_val, weight_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
+        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
+        batch_size = default_batch_size(len(rows)) if self.batch_size == "auto" else self.batch_size
+        max_iter = default_max_iter(len(rows), batch_size) if self.max_iter == "auto" else self.max_iter
+
+        Z, log_det = encoding.encode(rows)
+        Z = Z[:, encoding.varies]
+        flow = self._build_flow(torch.as_tensor(whitening_matrix(Z, weight)), generator)
+        if continues:
+            self._load_previous_weights(flow)
+        device = self._resolve_device()
+        flow.to(device)
+        train = _to_device(Z, weight, device)
+        # Losses and scores are met in encoded units: these constants turn them into those of X.
+        units_train, units_val, validation = np.average(log_det, weights=weight), None, None
+        if rows_val is not None:
+            Z_val, log_det_val = encoding.encode(rows_val)
+            units_val = np.average(log_det_val, weights=weight_val)
+            validation = _to_device(Z_val[:, encoding.varies], weight_val, device)
+
+        previous_losses = self.loss_curve_ if continues else []
+        previous_scores = (self.validation_scores_ or []) if continues else []
+
+        def fitted_attributes(result, flow):
+            losses = previous_losses + [loss - units_train for loss in result.loss_curve]
+            scores = previous_scores + [score + units_val for score in result.validation_scores]
+            fitted_flow = copy.deepcopy(flow).to(device="cpu", dtype=torch.float64)
+            return {
+                "encoding_": encoding,
+                "flow_": fitted_flow.requires_grad_(False).eval(),
+                "batch_size_": batch_size,
+                "loss_curve_": losses,
+                "n_iter_": len(losses),
+                "validation_scores_": scores or None,
+                "best_validation_score_": max(scores) if scores else None,
+            }
+
+        progress = FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight)
+
+        def on_epoch_end(result):
+            asked_to_stop = progress.end_epoch(
+                result.n_iter,
+                result.loss_curve[-1] - units_train,
+                result.validation_scores[-1] + units_val if result.validation_scores else None,
+                lambda: fitted_attributes(result, flow),
+            )
+            if result.n_iter < max_iter:
+                progress.begin_epoch()
+            return asked_to_stop
+
+        progress.begin_epoch()
+        try:
+            result = fit_flow(
+                flow,
+                train,
+                validation,
+                max_iter=max_iter,
+                batch_size=batch_size,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                early_stopping=early_stopping,
+                n_iter_no_change=self.n_iter_no_change,
+                tol=self.tol,
+                generator=generator,
+                on_epoch_end=on_epoch_end,
+            )
+        except DivergedError as error:
+            widest = names[int(np.flatnonzero(encoding.varies)[np.abs(Z).max(axis=0).argmax()])]
+            raise ValueError(
+                f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
+                f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
+            ) from error
+        attributes = fitted_attributes(result, flow)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        self._warn_about_the_end(result, max_iter)
+        progress.close(f"stopped after {result.n_iter} epochs: {result.stop_reason}", lambda: attributes)
+        return self
+
+    def _hold_out(self, rows, weight, X_val, rng):
+        """Split canonical rows; return those to train on, those to validate on (or None) and whether to stop early."""
+        early_stopping = self.early_stopping
+        if early_stopping == "auto":
+            early_stopping = X_val is not None or len(rows) >= MIN_ROWS_FOR_EARLY_STOPPING
+        if X_val is not None:
+            rows_val, weight_val = canonical_rows(X_val, np.ones(len(X_val)))
+        elif early_stopping and len(rows) > 1:
+            kept, held_out = split_off(len(rows), self.validation_fraction, rng)
+            rows_val, weight_val = rows[held_out], weight[held_out]
+            rows, weight = rows[kept], weight[kept] / weight[kept].mean()
+        else:
+            rows_val, weight_val = None, None
+        return rows, weight, rows_val, weight_val, early_stopping
+
+    def _load_previous_weights(self, flow):
+        try:
+            flow.load_state_dict(self.flow_.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                "warm_start=True continues the training of flow_, but parameters that shape it have changed since:"
+                f" {error}. Set them back, or fit with warm_start=False."
+            ) from error
+
+    def _resolve_device(self):
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+            raise ValueError(
+                f"The 'device' parameter of {type(self).__name__} must be 'auto' or a device that torch can use here."
+                f" Got {self.device!r} instead: {error}"
+            ) from error
+
+    def _warn_about_the_end(self, result, max_iter):
+        if result.stop_reason == "interrupted":
+            warnings.warn(
+                f"Training interrupted by the user after {result.n_iter} epochs; the best model so far is kept.",
+                UserWarning,
+                stacklevel=4,
+            )
+        elif result.stop_reason == "max_iter" and self.max_iter != "auto":
+            curve = result.validation_scores or [-loss for loss in result.loss_curve]
+            window = min(len(curve) - 1, int(min(self.n_iter_no_change, len(curve))))
+            if window == 0 or max(curve[-window:]) - max(curve[:-window]) > self.tol * window:
+                warnings.warn(
+                    f"{type(self).__name__} reached max_iter={max_iter} while its likelihood was still rising. Raise"
+                    " max_iter, or leave it at 'auto'.",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+
+    def _map_rows(self, function, X, n_columns):
+        """Apply a function from a tensor of encoded rows to arrays, in chunks that fit scikit-learn's working memory."""
+        # The widest intermediate of a row: parameters of all features of one layer, several times over.
+        floats_per_row = 200 * max(1, X.shape[1])
+        chunk = max(1, int(get_config()["working_memory"] * 2**20 / (8 * floats_per_row)))
+        out = np.empty((len(X), n_columns) if n_columns else len(X))
+        with torch.no_grad():
+            for batch in gen_batches(len(X), min(chunk, 4096)):
+                out[batch] = function(X[batch])
+        return out
+
+    def score_samples(self, X):
+        """Compute the log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Log-density in nats, with respect to the units of ``X``. Minus infinity where it is too low to be represented.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
+        varies = self.encoding_.varies
+
+        def log_density(X):
+            Z, log_det = self.encoding_.encode(X)
+            constant = Z[:, ~varies]
+            log_base = -0.5 * (np.square(constant).sum(axis=1) + constant.shape[1] * np.log(2 * np.pi))
+            return self.flow_.log_prob(torch.from_numpy(Z[:, varies])).numpy() + log_base + log_det
+
+        return self._map_rows(log_density, X, None).astype(X.dtype, copy=False)
+
+    def score(self, X, y=None, sample_weight=None):
+        """Compute the mean log-density of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        float
+            Mean of ``score_samples(X)``, in nats.
+        """
+        log_density = self.score_samples(X)
+        weight = check_sample_weight(sample_weight, log_density)
+        return float(np.average(log_density.astype(np.float64), weights=weight))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows from the density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draws. Pass an int for reproducible ones.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, float64, in the units of the table.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples!r}. The number of rows to draw must be an integer of at least 1."
+            )
+        generator = torch_generator(draw_seed(random_state))
+        varies = self.encoding_.varies
+        latents = np.empty((n_samples, self.n_features_in_))
+        latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
+        latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
+        return self._map_rows(self._decode_latents, latents, self.n_features_in_)
+
+    def transform(self, X):
+        """Map rows to the latent space, where the fitted density is a standard normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Their latents.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
+        varies = self.encoding_.varies
+
+        def latents(X):
+            Z, _ = self.encoding_.encode(X)
+            Z[:, varies] = self.flow_.to_latent(torch.from_numpy(Z[:, varies])).numpy()
+            return Z
+
+        return self._map_rows(latents, X, X.shape[1]).astype(X.dtype, copy=False)
+
+    def inverse_transform(self, X):
+        """Map latents back to rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Latents, as ``transform`` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Rows in the units of the table.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=_FLOAT_DTYPES)
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
+            )
+        return self._map_rows(self._decode_latents, X, X.shape[1]).astype(X.dtype, copy=False)
+
+    def _decode_latents(self, latents):
+        varies = self.encoding_.varies
+        Z = latents.astype(np.float64)
+        Z[:, varies] = self.flow_.from_latent(torch.from_numpy(Z[:, varies])).numpy()
+        return self.encoding_.decode(Z)
+
+
+def _to_device(Z, weight, device):
+    return Rows(
+        torch.as_tensor(Z, dtype=torch.float32, device=device),
+        torch.as_tensor(weight, dtype=torch.float32, device=device),
+    )
+
+
+@contextmanager
+def _fitted_attributes_restored_on_error(estimator):
+    """Undo changes to what an earlier fit has learned if the block fails."""
+    before = {name: value for name, value in vars(estimator).items() if _is_learned(name)}
+    try:
+        yield
+    except BaseException:
+        for name in [name for name in vars(estimator) if _is_learned(name)]:
+            delattr(estimator, name)
+        vars(estimator).update(before)
+        raise
+
+
+def _is_learned(name):
+    return name.endswith("_") and not name.startswith("_")

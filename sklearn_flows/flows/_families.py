@@ -1,0 +1,200 @@
+"""Functions that assemble the flow families from their parts.
+
+Every flow starts with a linear whitening map (a multivariate Gaussian fitted beforehand), and all nonlinear layers start
+as the identity: training begins at that Gaussian and departs from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..distributions import StandardNormal
+from ..nets import MADE, MLP
+from ..transforms import (
+    Affine,
+    Composed,
+    Coupling,
+    LULinear,
+    MaskedAutoregressive,
+    Permutation,
+    RationalQuadraticSpline,
+    Transform,
+    Transformer,
+)
+from ._flow import Flow
+
+
+def _stacked(whitening: Tensor, layers: Sequence[Transform], between: Callable[[], Sequence[Transform]]) -> Flow:
+    """Whitening, then the layers with linear maps between them, on a standard normal base."""
+    transforms: list[Transform] = [LULinear.from_lower_triangular(whitening)]
+    for i, layer in enumerate(layers):
+        transforms += [layer] if i == 0 else [*between(), layer]
+    return Flow(Composed(transforms), StandardNormal(whitening.shape[0]))
+
+
+def _autoregressive_layers(
+    transformer: Transformer,
+    n_features: int,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+) -> list[Transform]:
+    return [
+        MaskedAutoregressive(transformer, MADE(n_features, transformer.n_parameters, hidden_layer_sizes, activation, generator))
+        for _ in range(n_transforms)
+    ]
+
+
+def _coupling_layers(
+    transformer: Transformer,
+    n_features: int,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+) -> list[Transform]:
+    layers: list[Transform] = []
+    for i in range(n_transforms):
+        # Alternating halves, interleaved; a single feature has nothing to be conditioned on and always moves.
+        stays = (torch.arange(n_features) % 2 == i % 2) & (n_features > 1)
+        n_staying = int(stays.sum())
+        conditioner = MLP(
+            n_staying,
+            (n_features - n_staying) * transformer.n_parameters,
+            hidden_layer_sizes,
+            activation,
+            generator,
+        )
+        layers.append(Coupling(transformer, conditioner, stays))
+    return layers
+
+
+def spline_flow(
+    whitening: Tensor,
+    *,
+    layer: str,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    n_bins: int,
+    tail_bound: float,
+    generator: torch.Generator,
+) -> Flow:
+    """Neural spline flow [1]_: rational-quadratic splines, with a random permutation and an LU-linear map between layers.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map.
+    layer : {"autoregressive", "coupling"}
+        Kind of the nonlinear layers.
+    n_transforms : int
+        Number of nonlinear layers.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the conditioners.
+    activation : str
+        Activation of the conditioners.
+    n_bins : int
+        Number of bins of each spline.
+    tail_bound : float
+        Half the side of the splines' box.
+    generator : torch.Generator
+        Source of initial weights and permutations.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
+    """
+    n_features = whitening.shape[0]
+    make_layers = {"autoregressive": _autoregressive_layers, "coupling": _coupling_layers}[layer]
+    layers = make_layers(
+        RationalQuadraticSpline(n_bins, tail_bound), n_features, n_transforms, hidden_layer_sizes, activation, generator
+    )
+    return _stacked(
+        whitening,
+        layers,
+        lambda: [Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)],
+    )
+
+
+def maf(
+    whitening: Tensor,
+    *,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+) -> Flow:
+    """Masked autoregressive flow [1]_: affine autoregressive layers, the order of the features reversed between them.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map.
+    n_transforms : int
+        Number of autoregressive layers.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the conditioners.
+    activation : str
+        Activation of the conditioners.
+    generator : torch.Generator
+        Source of initial weights.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", NeurIPS 2017.
+    """
+    n_features = whitening.shape[0]
+    layers = _autoregressive_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
+    return _stacked(whitening, layers, lambda: [Permutation(torch.arange(n_features).flip(0))])
+
+
+def realnvp(
+    whitening: Tensor,
+    *,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+) -> Flow:
+    """RealNVP [1]_ for tables: affine coupling layers that alternate between the even and the odd features.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map.
+    n_transforms : int
+        Number of coupling layers.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the conditioners.
+    activation : str
+        Activation of the conditioners.
+    generator : torch.Generator
+        Source of initial weights.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
+    """
+    n_features = whitening.shape[0]
+    layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
+    return _stacked(whitening, layers, lambda: [])

@@ -1,0 +1,56 @@
+"""A normalizing flow: a base distribution pulled back through an invertible map."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..distributions import StandardNormal
+from ..transforms import Transform
+
+
+class Flow(nn.Module):
+    """Density :math:`\\log p(x) = \\log p_Z(f(x)) + \\log|\\det \\partial f / \\partial x|` [1]_ (eq. 3).
+
+    Parameters
+    ----------
+    transform : Transform
+        The invertible map :math:`f` from data to latents.
+    base : StandardNormal
+        The distribution :math:`p_Z` of the latents.
+
+    References
+    ----------
+    .. [1] Papamakarios, Nalisnick, Rezende, Mohamed and Lakshminarayanan, "Normalizing Flows for Probabilistic
+       Modeling and Inference", JMLR 22(57), 2021.
+    """
+
+    def __init__(self, transform: Transform, base: StandardNormal) -> None:
+        super().__init__()
+        self.transform = transform
+        self.base = base
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of each row.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Points in data space.
+
+        Returns
+        -------
+        Tensor of shape (n_samples,)
+            Log-densities in nats.
+        """
+        z, log_det = self.transform.forward(x)
+        return self.base.log_prob(z) + log_det
+
+    def to_latent(self, x: Tensor) -> Tensor:
+        """Map data, shape (n_samples, n_features), to latents of the same shape."""
+        z, _ = self.transform.forward(x)
+        return z
+
+    def from_latent(self, z: Tensor) -> Tensor:
+        """Map latents, shape (n_samples, n_features), to data of the same shape."""
+        x, _ = self.transform.inverse(z)
+        return x

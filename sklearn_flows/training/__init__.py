@@ -1,0 +1,15 @@
+"""From (flow, rows) to fitted weights: the loop, its optimiser, its stopping rule and the rows it takes."""
+
+from ._loop import DivergedError, Rows, TrainingResult, fit_flow
+from ._rows import canonical_rows, split_off
+from ._start import whitening_matrix
+
+__all__ = [
+    "DivergedError",
+    "Rows",
+    "TrainingResult",
+    "canonical_rows",
+    "fit_flow",
+    "split_off",
+    "whitening_matrix",
+]

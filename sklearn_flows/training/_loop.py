@@ -1,0 +1,184 @@
+"""The training loop: a flow, rows and a budget in; the same flow, trained, and its curves out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..flows import Flow
+from ._early_stopping import EarlyStopping
+from ._optim import AdamW, FlatParameters, warmup_cosine
+
+# How often a diverged epoch is undone and tried again at half the step before training gives up.
+MAX_ROLLBACKS = 8
+# Rows scored at once in validation: bounds the memory, whatever the number of rows.
+VALIDATION_CHUNK = 4096
+
+StopReason = Literal["max_iter", "early_stopping", "callback", "interrupted"]
+
+
+class DivergedError(RuntimeError):
+    """Training met a loss that isn't finite at every step size tried."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows on the training device, with weights of mean one."""
+
+    values: Tensor
+    weight: Tensor
+
+
+@dataclass
+class TrainingResult:
+    """What training saw; the flow itself holds the weights it kept.
+
+    Attributes
+    ----------
+    loss_curve : list of float
+        Mean negative log-likelihood of the training rows in each epoch, as met during the epoch.
+    validation_scores : list of float
+        Mean log-likelihood of the validation rows after each epoch; empty without validation rows.
+    best_epoch : int
+        The epoch whose weights were kept, from 1; 0 if these are the initial ones.
+    stop_reason : str
+        Why training ended.
+    """
+
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    stop_reason: StopReason = "max_iter"
+
+    @property
+    def n_iter(self) -> int:
+        """Number of finished epochs."""
+        return len(self.loss_curve)
+
+
+def fit_flow(
+    flow: Flow,
+    train: Rows,
+    validation: Rows | None,
+    *,
+    max_iter: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    early_stopping: bool,
+    n_iter_no_change: float,
+    tol: float,
+    generator: torch.Generator,
+    on_epoch_end: Callable[[TrainingResult], bool] | None = None,
+) -> TrainingResult:
+    """Train a flow by maximum likelihood.
+
+    AdamW with warm-up and a cosine schedule over ``max_iter`` epochs. Rows stay on the device, each epoch visits them in
+    a new random order, and nothing is read back before its end. An epoch whose loss isn't finite is undone and the step
+    halved. ``KeyboardInterrupt`` ends training as early stopping does.
+
+    Parameters
+    ----------
+    flow : Flow
+        Trained in place, in its own dtype and on its own device.
+    train : Rows
+        Rows to fit.
+    validation : Rows or None
+        Rows to score after each epoch.
+    max_iter : int
+        Number of epochs.
+    batch_size : int
+        Largest batch; an epoch's batches are equally large, but for one row.
+    learning_rate : float
+        Peak of the schedule.
+    weight_decay : float
+        Decoupled weight decay on the conditioners' weights.
+    early_stopping : bool
+        Whether to stop when the validation score no longer rises, and to keep the weights of the best epoch
+        (the initial ones included).
+    n_iter_no_change : float
+        Patience, in epochs.
+    tol : float
+        Smallest rise of the validation score that counts, in nats.
+    generator : torch.Generator
+        Source of the order of rows, a generator of the CPU.
+    on_epoch_end : callable or None
+        Called with the result so far; a true answer ends training.
+
+    Returns
+    -------
+    TrainingResult
+        Curves and the reason for stopping.
+
+    Raises
+    ------
+    DivergedError
+        If no step size tried gives a finite loss.
+    """
+    parameters = FlatParameters(flow)
+    optimiser = AdamW(parameters, weight_decay)
+    stopping = EarlyStopping(n_iter_no_change, tol)
+    result = TrainingResult()
+    kept = parameters.values.clone()
+    if early_stopping and validation is not None:
+        stopping.update(0, _mean_log_likelihood(flow, validation))
+
+    n_batches = math.ceil(len(train.values) / batch_size)
+    n_steps = max_iter * n_batches
+    step_scale, n_rollbacks = 1.0, 0
+    try:
+        while result.n_iter < max_iter and result.stop_reason == "max_iter":
+            epoch_start = parameters.values.clone()
+            order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
+            total = train.values.new_zeros(())
+            for i, batch in enumerate(order.tensor_split(n_batches)):
+                loss = -(train.weight[batch] * flow.log_prob(train.values[batch])).mean()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                total += loss.detach() * len(batch)
+                factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
+                optimiser.step(step_scale * learning_rate * factor)
+            epoch_loss = total.item() / len(train.values)
+            score = _mean_log_likelihood(flow, validation) if validation is not None else None
+
+            if not (math.isfinite(epoch_loss) and bool(parameters.values.isfinite().all())):
+                n_rollbacks += 1
+                if n_rollbacks > MAX_ROLLBACKS:
+                    raise DivergedError(f"the loss was {epoch_loss} at every step size down to {step_scale * learning_rate:g}")
+                step_scale /= 2
+                parameters.values.copy_(epoch_start)
+                parameters.gradients.zero_()
+                optimiser.reset()
+                continue
+
+            result.loss_curve.append(epoch_loss)
+            if score is not None:
+                result.validation_scores.append(score)
+            if early_stopping and score is not None:
+                if stopping.update(result.n_iter, score):
+                    kept.copy_(parameters.values)
+                if stopping.should_stop:
+                    result.stop_reason = "early_stopping"
+            else:
+                kept.copy_(parameters.values)
+            if on_epoch_end is not None and on_epoch_end(result):
+                result.stop_reason = "callback"
+    except KeyboardInterrupt:
+        result.stop_reason = "interrupted"
+    parameters.values.copy_(kept)
+    result.best_epoch = stopping.best_epoch if early_stopping and validation is not None else result.n_iter
+    return result
+
+
+@torch.no_grad()
+def _mean_log_likelihood(flow: Flow, rows: Rows) -> float:
+    total = rows.values.new_zeros((), dtype=torch.float64)
+    for values, weight in zip(
+        torch.split(rows.values, VALIDATION_CHUNK), torch.split(rows.weight, VALIDATION_CHUNK), strict=True
+    ):
+        total += (weight * flow.log_prob(values)).sum(dtype=torch.float64)
+    return total.item() / float(rows.weight.sum(dtype=torch.float64))

@@ -1,0 +1,74 @@
+"""Where training starts: a shrunk Gaussian, as a whitening map."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+Floats = npt.NDArray[np.float64]
+
+# Directions of less than this share of a column's own variance are treated as having it: an exact linear dependency
+# would otherwise ask for an infinite density.
+MIN_EIGENVALUE = 1e-6
+
+
+def shrunk_covariance(Z: Floats, weight: Floats) -> Floats:
+    """Oracle approximating shrinkage of the weighted covariance of centred, standardised rows.
+
+    Written here because scikit-learn's ``oas`` takes no weights.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_features)
+        Rows with weighted mean zero and variance one in each column.
+    weight : ndarray of shape (n_samples,)
+        Weights.
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_features)
+        Positive-definite matrix.
+
+    References
+    ----------
+    .. [1] Chen, Wiesel, Eldar and Hero, "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE Transactions on
+       Signal Processing 58(10), 2010, eq. 23.
+    """
+    share = weight / weight.sum()
+    S: Floats = (Z * share[:, None]).T @ Z
+    p = Z.shape[1]
+    if p < 2:
+        return S
+    n = 1 / np.square(share).sum()  # Kish's effective number of rows
+    mean_variance = np.trace(S) / p
+    sum_of_squares = np.square(S).sum()
+    denominator = (n + 1 - 2 / p) * (sum_of_squares - np.trace(S) ** 2 / p)
+    numerator = (1 - 2 / p) * sum_of_squares + np.trace(S) ** 2
+    shrinkage = 1.0 if denominator <= 0 else min(1.0, numerator / denominator)
+    shrunk: Floats = (1 - shrinkage) * S + shrinkage * mean_variance * np.eye(p)
+    return shrunk
+
+
+def whitening_matrix(Z: Floats, weight: Floats) -> Floats:
+    """Lower-triangular matrix that whitens the rows: the inverse Cholesky factor of their shrunk covariance.
+
+    Being triangular it leaves the first column alone, and moves each column only by a linear function of those before.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_features)
+        Rows with weighted mean zero and variance one in each column.
+    weight : ndarray of shape (n_samples,)
+        Weights.
+
+    Returns
+    -------
+    ndarray of shape (n_features, n_features)
+        Lower triangular, with a positive diagonal.
+    """
+    p = Z.shape[1]
+    covariance = shrunk_covariance(Z, weight) + MIN_EIGENVALUE * np.eye(p)
+    cholesky = np.linalg.cholesky(covariance)
+    inverse: Floats = scipy.linalg.solve_triangular(cholesky, np.eye(p), lower=True)
+    return inverse

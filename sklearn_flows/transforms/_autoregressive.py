@@ -1,0 +1,51 @@
+"""The masked autoregressive layer: each feature is mapped by a scalar bijection that the features before it choose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..nets import MADE
+from ._base import Transform
+from ._elementwise import Transformer
+
+
+class MaskedAutoregressive(Transform):
+    """Autoregressive layer :math:`z_i = \\tau(x_i; h_i(x_{1:i-1}))`.
+
+    Its Jacobian is triangular, so the log-determinant is the sum of the scalar ones. All parameters
+    :math:`h_i` come from one pass of a masked network; the inverse needs the features one after another.
+
+    Parameters
+    ----------
+    transformer : Transformer
+        The scalar bijection :math:`\\tau`: affine gives MAF [1]_, a rational-quadratic spline the autoregressive
+        neural spline flow [2]_.
+    conditioner : MADE
+        The masked network :math:`h`, with ``transformer.n_parameters`` outputs for each feature.
+
+    References
+    ----------
+    .. [1] Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", NeurIPS 2017.
+    .. [2] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
+    """
+
+    def __init__(self, transformer: Transformer, conditioner: MADE) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.conditioner = conditioner
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_derivatives = self.transformer.forward(x, self.conditioner(x))
+        return z, log_derivatives.sum(dim=-1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        solved: list[Tensor] = []
+        log_det = z.new_zeros(z.shape[0])
+        for i in range(z.shape[1]):
+            # Features from i on may hold anything: the masks keep them from the parameters of feature i.
+            x = torch.stack([*solved, *z.unbind(dim=1)[i:]], dim=1)
+            x_i, term = self.transformer.inverse(z[:, i], self.conditioner(x)[:, i])
+            solved.append(x_i)
+            log_det = log_det + term
+        return torch.stack(solved, dim=1), log_det
