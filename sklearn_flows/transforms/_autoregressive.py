@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..nets import MADE
 from ._base import Transform
-from ._elementwise import Transformer
+from ._elementwise import CONDITIONER_BOUND, Transformer
 
 
 class MaskedAutoregressive(Transform):
@@ -35,8 +35,12 @@ class MaskedAutoregressive(Transform):
         self.transformer = transformer
         self.conditioner = conditioner
 
+    def _parameters_from(self, x: Tensor) -> Tensor:
+        parameters: Tensor = self.conditioner(x.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
+        return parameters
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_derivatives = self.transformer.forward(x, self.conditioner(x))
+        z, log_derivatives = self.transformer.forward(x, self._parameters_from(x))
         return z, log_derivatives.sum(dim=-1)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +49,7 @@ class MaskedAutoregressive(Transform):
         for i in range(z.shape[1]):
             # Features from i on may hold anything: the masks keep them from the parameters of feature i.
             x = torch.stack([*solved, *z.unbind(dim=1)[i:]], dim=1)
-            x_i, term = self.transformer.inverse(z[:, i], self.conditioner(x)[:, i])
+            x_i, term = self.transformer.inverse(z[:, i], self._parameters_from(x)[:, i])
             solved.append(x_i)
             log_det = log_det + term
         return torch.stack(solved, dim=1), log_det

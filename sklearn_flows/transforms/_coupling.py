@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ._base import Transform
-from ._elementwise import Transformer
+from ._elementwise import CONDITIONER_BOUND, Transformer
 
 
 class Coupling(Transform):
@@ -43,7 +43,7 @@ class Coupling(Transform):
         self.register_buffer("merged_order", torch.cat([self.staying, self.moving]).argsort())
 
     def _parameters_from(self, kept: Tensor) -> Tensor:
-        raw: Tensor = self.conditioner(kept)
+        raw: Tensor = self.conditioner(kept.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
         return raw.view(kept.shape[0], self.moving.shape[0], self.transformer.n_parameters)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
