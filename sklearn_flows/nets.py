@@ -22,15 +22,15 @@ class _Linear(nn.Linear):
     """Linear layer initialised from a generator, never from torch's global one, and by default with zeros."""
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator | None = None) -> None:
-        # skip_init's way: nn.Linear's own initialisation would draw from the global generator.
-        super().__init__(n_in, n_out, device="meta", dtype=torch.float32)
-        self.to_empty(device="cpu")
-        with torch.no_grad():
-            for parameter in (self.weight, self.bias):
-                if generator is None or n_in == 0:
-                    parameter.zero_()
-                else:
-                    parameter.uniform_(-1 / math.sqrt(n_in), 1 / math.sqrt(n_in), generator=generator)
+        super().__init__(n_in, n_out, device="cpu", dtype=torch.float32)
+        if generator is not None and n_in > 0:
+            bound = 1 / math.sqrt(n_in)
+            nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    def reset_parameters(self) -> None:  # nn.Linear calls this when it is made, and draws from the global generator
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 class MaskedLinear(_Linear):

@@ -53,7 +53,9 @@ class MAFDensity(BaseFlowDensity):
     n_iter_ : int
         Number of epochs, over all fits since the last cold start.
     batch_size_ : int
-        Largest batch used.
+        Largest batch of the last fit.
+    max_iter_ : int
+        Number of epochs that the last fit had planned.
     loss_curve_ : list of float
         Mean negative log-likelihood of the training rows in each epoch, in nats in the units of ``X``.
     validation_scores_ : list of float or None

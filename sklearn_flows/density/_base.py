@@ -22,6 +22,7 @@ from ..utils._random import draw_seed, torch_generator
 from ..utils._sklearn import (
     CallbackSupportMixin,
     Interval,
+    Options,
     StrOptions,
     check_sample_weight,
     feature_names,
@@ -49,7 +50,7 @@ class BaseFlowDensity(
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), float],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
@@ -112,10 +113,12 @@ class BaseFlowDensity(
         ValueError
             If the input isn't a finite numeric table, if all weights are zero, or if training diverges.
         """
-        with _fitted_attributes_restored_on_error(self):
+        # The caller may have switched gradients off.
+        with _fitted_attributes_restored_on_error(self), torch.inference_mode(False), torch.enable_grad():
             return self._fit(X, y, sample_weight, X_val)
 
     def _fit(self, X_given, y, sample_weight, X_val):
+        _check_layer_sizes(self.hidden_layer_sizes)
         continues = self.warm_start and hasattr(self, "flow_")
         X = validate_data(self, X_given, reset=not continues, dtype=_FLOAT_DTYPES, order="C")
         weight = check_sample_weight(sample_weight, X)
@@ -157,6 +160,7 @@ class BaseFlowDensity(
                 "encoding_": encoding,
                 "flow_": fitted_flow.requires_grad_(False).eval(),
                 "batch_size_": batch_size,
+                "max_iter_": max_iter,
                 "loss_curve_": losses,
                 "n_iter_": len(losses),
                 "validation_scores_": scores or None,
@@ -245,7 +249,7 @@ class BaseFlowDensity(
             warnings.warn(
                 f"Training interrupted by the user after {result.n_iter} epochs; the best model so far is kept.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         elif result.stop_reason == "max_iter" and self.max_iter != "auto":
             curve = result.validation_scores or [-loss for loss in result.loss_curve]
@@ -255,7 +259,7 @@ class BaseFlowDensity(
                     f"{type(self).__name__} reached max_iter={max_iter} while its likelihood was still rising. Raise"
                     " max_iter, or leave it at 'auto'.",
                     ConvergenceWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
     def _map_rows(self, function, X, n_columns):
@@ -313,7 +317,9 @@ class BaseFlowDensity(
         """
         log_density = self.score_samples(X)
         weight = check_sample_weight(sample_weight, log_density)
-        return float(np.average(log_density.astype(np.float64), weights=weight))
+        # Rows of weight zero are absent: minus infinity times zero would not be.
+        counts = weight > 0
+        return float(np.average(log_density[counts].astype(np.float64), weights=weight[counts]))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the density.
@@ -392,6 +398,13 @@ class BaseFlowDensity(
         Z = latents.astype(np.float64)
         Z[:, varies] = self.flow_.from_latent(torch.from_numpy(Z[:, varies])).numpy()
         return self.encoding_.decode(Z)
+
+
+def _check_layer_sizes(hidden_layer_sizes):
+    if not all(isinstance(width, Integral) and width >= 1 for width in hidden_layer_sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must hold integers of at least 1, the widths of layers. Got {hidden_layer_sizes!r}."
+        )
 
 
 def _to_device(Z, weight, device):

@@ -115,5 +115,5 @@ def warn_about_discrete_columns(X, names):
             " arbitrarily high at their values, so scores of such tables are not comparable. Leave these columns out, or add"
             " uniform noise of one grid step to them.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=5,  # past fit and its decorator, to the user's line
         )

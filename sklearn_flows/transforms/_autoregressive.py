@@ -52,4 +52,4 @@ class MaskedAutoregressive(Transform):
             x_i, term = self.transformer.inverse(z[:, i], self._parameters_from(x)[:, i])
             solved.append(x_i)
             log_det = log_det + term
-        return torch.stack(solved, dim=1), log_det
+        return torch.stack(solved, dim=1) if solved else z, log_det

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Conditioners see their inputs clipped to this many standard deviations. Parameters of a row far outside the training data are
-# then those at the edge of it, instead of an extrapolation in which the exponentials of several layers multiply: a single such row
+# Conditioners see their inputs clipped to this many standard deviations. The parameters of a row far outside the training data
+# are then those at its edge instead of an extrapolation, in which the exponentials of several layers multiply: one such row
 # could cost an unclipped flow 1e11 nats. The map stays invertible and its log-determinant exact.
 CONDITIONER_BOUND = 4.0
 

@@ -130,7 +130,7 @@ def answers(estimator, X):
         out["transform"] = np.asarray(estimator.transform(X))
     if hasattr(estimator, "transform") and hasattr(estimator, "inverse_transform"):
         out["inverse_transform"] = np.asarray(estimator.inverse_transform(out["transform"]))
-    if hasattr(estimator, "sample"):
+    if takes(estimator, "sample", "random_state"):
         out["sample"] = np.asarray(estimator.sample(5, random_state=0))
     return out
 

@@ -75,6 +75,10 @@ def check_density_global_rng_untouched(name, estimator_orig):
     estimator_orig : estimator object
         Estimator to check; left as it is.
     """
+    # States that no seed leads to, else one that has just been set would look untouched.
+    random.random()
+    np.random.uniform()
+    torch.rand(1)
     before = _global_states()
     estimator = fitted(estimator_orig, rows())
     after_fit = _global_states()
