@@ -64,7 +64,7 @@ class MAFDensity(BaseFlowDensity):
         Highest of them.
     n_features_in_ : int
         Number of columns of ``X``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if ``X`` has names that are all strings.
 
     See Also

@@ -130,83 +130,64 @@ class BaseFlowDensity(
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
         rows, weight, rows_val, weight_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
-        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
         batch_size = default_batch_size(len(rows)) if self.batch_size == "auto" else self.batch_size
         max_iter = default_max_iter(len(rows), batch_size) if self.max_iter == "auto" else self.max_iter
 
-        Z, log_det = encoding.encode(rows)
-        Z = Z[:, encoding.varies]
+        device = self._resolve_device()
+        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
+        Z, train, units = _encode_rows(encoding, rows, weight, device)
+        validation, units_val = None, 0.0
+        if rows_val is not None:
+            _, validation, units_val = _encode_rows(encoding, rows_val, weight_val, device)
         flow = self._build_flow(torch.as_tensor(whitening_matrix(Z, weight)), generator)
         if continues:
             self._load_previous_weights(flow)
-        device = self._resolve_device()
         flow.to(device)
-        train = _to_device(Z, weight, device)
-        # Losses and scores are met in encoded units: these constants turn them into those of X.
-        units_train, units_val, validation = np.average(log_det, weights=weight), None, None
-        if rows_val is not None:
-            Z_val, log_det_val = encoding.encode(rows_val)
-            units_val = np.average(log_det_val, weights=weight_val)
-            validation = _to_device(Z_val[:, encoding.varies], weight_val, device)
 
-        previous_losses = self.loss_curve_ if continues else []
-        previous_scores = (self.validation_scores_ or []) if continues else []
+        losses_before = self.loss_curve_ if continues else []
+        scores_before = (self.validation_scores_ or []) if continues else []
 
-        def fitted_attributes(result, flow):
-            losses = previous_losses + [loss - units_train for loss in result.loss_curve]
-            scores = previous_scores + [score + units_val for score in result.validation_scores]
-            fitted_flow = copy.deepcopy(flow).to(device="cpu", dtype=torch.float64)
+        def fitted_attributes(result):
+            losses = losses_before + [loss - units for loss in result.loss_curve]
+            scores = scores_before + [score + units_val for score in result.validation_scores]
             return {
                 "encoding_": encoding,
-                "flow_": fitted_flow.requires_grad_(False).eval(),
+                "flow_": copy.deepcopy(flow).to(device="cpu", dtype=torch.float64).requires_grad_(False).eval(),
                 "batch_size_": batch_size,
                 "max_iter_": max_iter,
-                "loss_curve_": losses,
                 "n_iter_": len(losses),
+                "loss_curve_": losses,
                 "validation_scores_": scores or None,
                 "best_validation_score_": max(scores) if scores else None,
             }
 
-        progress = FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight)
-
-        def on_epoch_end(result):
-            asked_to_stop = progress.end_epoch(
-                result.n_iter,
-                result.loss_curve[-1] - units_train,
-                result.validation_scores[-1] + units_val if result.validation_scores else None,
-                lambda: fitted_attributes(result, flow),
-            )
-            if result.n_iter < max_iter:
-                progress.begin_epoch()
-            return asked_to_stop
-
-        progress.begin_epoch()
-        try:
-            result = fit_flow(
-                flow,
-                train,
-                validation,
-                max_iter=max_iter,
-                batch_size=batch_size,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                early_stopping=early_stopping,
-                n_iter_no_change=self.n_iter_no_change,
-                tol=self.tol,
-                generator=generator,
-                on_epoch_end=on_epoch_end,
-            )
-        except DivergedError as error:
-            widest = names[int(np.flatnonzero(encoding.varies)[np.abs(Z).max(axis=0).argmax()])]
-            raise ValueError(
-                f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
-                f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
-            ) from error
-        attributes = fitted_attributes(result, flow)
-        for name, value in attributes.items():
-            setattr(self, name, value)
-        self._warn_about_the_end(result, max_iter)
-        progress.close(f"stopped after {result.n_iter} epochs: {result.stop_reason}", lambda: attributes)
+        with FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress:
+            try:
+                result = fit_flow(
+                    flow,
+                    train,
+                    validation,
+                    max_iter=max_iter,
+                    batch_size=batch_size,
+                    learning_rate=self.learning_rate,
+                    weight_decay=self.weight_decay,
+                    early_stopping=early_stopping,
+                    n_iter_no_change=self.n_iter_no_change,
+                    tol=self.tol,
+                    generator=generator,
+                    on_epoch_end=lambda result: progress.end_epoch(result.n_iter, lambda: fitted_attributes(result)),
+                )
+            except DivergedError as error:
+                widest = names[int(np.flatnonzero(encoding.varies)[np.abs(Z).max(axis=0).argmax()])]
+                raise ValueError(
+                    f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
+                    f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
+                ) from error
+            attributes = fitted_attributes(result)
+            for name, value in attributes.items():
+                setattr(self, name, value)
+            progress.end_fit(f"stopped after {result.n_iter} epochs ({result.stop_reason})", attributes)
+        self._warn_about_the_end(result)
         return self
 
     def _hold_out(self, rows, weight, X_val, rng):
@@ -244,7 +225,7 @@ class BaseFlowDensity(
                 f" Got {self.device!r} instead: {error}"
             ) from error
 
-    def _warn_about_the_end(self, result, max_iter):
+    def _warn_about_the_end(self, result):
         if result.stop_reason == "interrupted":
             warnings.warn(
                 f"Training interrupted by the user after {result.n_iter} epochs; the best model so far is kept.",
@@ -253,10 +234,10 @@ class BaseFlowDensity(
             )
         elif result.stop_reason == "max_iter" and self.max_iter != "auto":
             curve = result.validation_scores or [-loss for loss in result.loss_curve]
-            window = min(len(curve) - 1, int(min(self.n_iter_no_change, len(curve))))
-            if window == 0 or max(curve[-window:]) - max(curve[:-window]) > self.tol * window:
+            window = int(min(self.n_iter_no_change, len(curve) - 1))
+            if window == 0 or max(curve[-window:]) > max(curve[:-window]) + self.tol * window:
                 warnings.warn(
-                    f"{type(self).__name__} reached max_iter={max_iter} while its likelihood was still rising. Raise"
+                    f"{type(self).__name__} reached max_iter={self.max_iter} while its likelihood was still rising. Raise"
                     " max_iter, or leave it at 'auto'.",
                     ConvergenceWarning,
                     stacklevel=5,
@@ -288,13 +269,12 @@ class BaseFlowDensity(
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
-        varies = self.encoding_.varies
+        encoding = self.encoding_
 
         def log_density(X):
-            Z, log_det = self.encoding_.encode(X)
-            constant = Z[:, ~varies]
-            log_base = -0.5 * (np.square(constant).sum(axis=1) + constant.shape[1] * np.log(2 * np.pi))
-            return self.flow_.log_prob(torch.from_numpy(Z[:, varies])).numpy() + log_base + log_det
+            Z, log_det = encoding.encode(X)
+            log_prob = self.flow_.log_prob(torch.from_numpy(Z[:, encoding.varies])).numpy()
+            return log_prob + _log_density_of_constants(encoding, Z) + log_det
 
         return self._map_rows(log_density, X, None).astype(X.dtype, copy=False)
 
@@ -407,11 +387,24 @@ def _check_layer_sizes(hidden_layer_sizes):
         )
 
 
-def _to_device(Z, weight, device):
-    return Rows(
-        torch.as_tensor(Z, dtype=torch.float32, device=device),
-        torch.as_tensor(weight, dtype=torch.float32, device=device),
+def _encode_rows(encoding, rows, weight, device):
+    """Encode rows for training.
+
+    Returns the encoded columns that vary, the same on the device, and the mean log-density that they lack to be one of
+    ``rows``: the log-determinant of the encoding and the density of the constant columns.
+    """
+    Z, log_det = encoding.encode(rows)
+    lacking = float(np.average(log_det + _log_density_of_constants(encoding, Z), weights=weight))
+    Z = Z[:, encoding.varies]
+    on_device = Rows(
+        torch.as_tensor(Z, dtype=torch.float32, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device)
     )
+    return Z, on_device, lacking
+
+
+def _log_density_of_constants(encoding, Z):
+    constants = Z[:, ~encoding.varies]
+    return -0.5 * (np.square(constants).sum(axis=1) + constants.shape[1] * np.log(2 * np.pi))
 
 
 @contextmanager
