@@ -101,7 +101,8 @@ def constant_column(value):
     ContinuousColumn
         A column of width ``1e-3 * abs(value)``, or ``1e-3`` where the value is zero.
     """
-    return ContinuousColumn(float(value), CONSTANT_COLUMN_WIDTH * (abs(float(value)) or 1.0))
+    width = CONSTANT_COLUMN_WIDTH * (abs(float(value)) or 1.0)
+    return ContinuousColumn(float(value), max(width, np.finfo(np.float64).tiny))
 
 
 def is_constant(x):
@@ -118,8 +119,8 @@ def is_constant(x):
         True if they do.
     """
     low, high = x.min(), x.max()
-    # Halved first: the difference of the largest and the smallest double overflows.
-    return bool(high / 2 - low / 2 <= np.spacing(max(abs(low), abs(high))))
+    # Halved: the difference of the largest and the smallest double overflows, and so does the spacing of the largest.
+    return bool(high / 2 - low / 2 <= 2 * np.spacing(max(abs(low), abs(high)) / 2))
 
 
 def effective_number_of_values(x, max_rows=10_000):

@@ -41,7 +41,8 @@ def canonical_rows(X: Floats, sample_weight: npt.NDArray[np.float64]) -> tuple[F
             weight = weight[np.lexsort((weight, np.cumsum(starts_group)))]
         weight = np.add.reduceat(weight, starts)
         rows = X[order[starts]]
-    return rows, weight / weight.mean()
+    # By the sum, not the mean: a quotient of sums rounds the same for weights of 1 and of 3.
+    return rows, weight / weight.sum() * len(weight)
 
 
 def _lexicographic_order(X: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:

@@ -1,0 +1,40 @@
+"""What several test modules share."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+
+# Several test processes share the cores, and the tensors are small.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def randomise():
+    """Function that brings a module to float64 and draws all its parameters: as built, most layers are the identity."""
+
+    def randomise(module, generator, std=0.4):
+        module.double()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.normal_(std=std, generator=generator)
+        return module
+
+    return randomise
+
+
+@pytest.fixture(
+    scope="session",
+    params=[NeuralSplineFlowDensity, MAFDensity, RealNVPDensity],
+    ids=lambda Density: Density.__name__,
+)
+def make_density(request):
+    """Each estimator's class in turn (``make_density.func``), called with small settings for what the caller leaves out."""
+    return partial(request.param, n_transforms=2, hidden_layer_sizes=(8,), max_iter=5, random_state=0)

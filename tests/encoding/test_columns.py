@@ -1,0 +1,188 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from sklearn_flows.encoding import ContinuousColumn
+from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, effective_number_of_values, is_constant
+
+
+def columns():
+    rng = np.random.RandomState(0)
+    z = rng.normal(size=500)
+    return {
+        "standard": z,
+        "offset-1e8": 1e8 + z,
+        "scale-1e-8": 1e-8 * z,
+        "scale-1e200": 1e200 * z,
+        "scale-1e-200": 1e-200 * z,
+        "scale-1e300": 1e300 * np.clip(z, -3, 3),
+        "subnormal": 1e-310 * z,
+        "cauchy": rng.standard_cauchy(size=500),
+        "float32-offset": (1e4 + z).astype(np.float32),
+        "integers": rng.randint(-5, 6, size=500).astype(float),
+        "two-rows": np.array([-1.0, 3.0]),
+        "one-outlier": np.r_[np.zeros(499), 1.0],
+    }
+
+
+@pytest.fixture(params=columns().values(), ids=columns())
+def x(request):
+    return request.param
+
+
+@pytest.fixture(params=["even", "uneven", "with-zeros"])
+def weight(request, x):
+    rng = np.random.RandomState(1)
+    if request.param == "even":
+        return np.ones(len(x))
+    weight = rng.exponential(size=len(x))
+    if request.param == "with-zeros":
+        weight[:-1][rng.rand(len(x) - 1) < 0.3] = 0.0
+        weight[0] = 1.0
+    return weight
+
+
+def exact_moments(x, weight):
+    """Weighted mean and standard deviation, in exact arithmetic but for the root."""
+    total = sum(map(Fraction, weight))
+    x, share = list(map(Fraction, x.tolist())), [Fraction(w) / total for w in weight]
+    mean = sum(s * v for s, v in zip(share, x, strict=True))
+    variance = sum(s * (v - mean) ** 2 for s, v in zip(share, x, strict=True))
+    # Scaled before the root: the squares of 1e200 and of 1e-200 are no doubles.
+    unit = Fraction(2) ** math.frexp(max(map(abs, x)))[1]
+    return mean, math.sqrt(variance / unit**2) * unit
+
+
+def test_moments_are_those_of_exact_arithmetic(x, weight):
+    column = ContinuousColumn.fit(x, weight)
+    mean, deviation = exact_moments(x, weight)
+    largest = Fraction(float(np.abs(x).max()))
+    # A few ulps of the largest value; no double can do better than one.
+    assert abs(Fraction(column.loc) - mean) <= Fraction(2e-15) * largest + Fraction(5e-324)
+    assert abs(Fraction(column.scale) - deviation) <= Fraction(1e-13) * Fraction(deviation) + Fraction(5e-324)
+
+
+def test_mean_of_a_plain_column_is_that_of_fsum():
+    x = columns()["offset-1e8"]
+    column = ContinuousColumn.fit(x, np.ones(len(x)))
+    mean = math.fsum(x) / len(x)
+    assert column.loc == pytest.approx(mean, rel=1e-15)
+    assert column.scale == pytest.approx(math.sqrt(math.fsum((v - mean) ** 2 for v in x) / len(x)), rel=1e-12)
+
+
+def test_encoded_values_are_standardised(x, weight):
+    z, _ = ContinuousColumn.fit(x, weight).encode(x)
+    assert z.dtype == np.float64
+    # Values that are offset by 1e8 of their deviations are given to 1e-8 of them.
+    assert np.average(z, weights=weight) == pytest.approx(0.0, abs=1e-7)
+    assert np.average(z**2, weights=weight) == pytest.approx(1.0, abs=1e-7)
+
+
+def test_round_trip(x, weight):
+    column = ContinuousColumn.fit(x, weight)
+    z, _ = column.encode(x)
+    tolerance = 4 * np.spacing(float(np.abs(x).max()))
+    assert np.abs(column.decode(z) - x.astype(np.float64)).max() <= tolerance
+
+
+def test_round_trip_far_outside_the_fitted_values():
+    column = ContinuousColumn.fit(np.array([-1.0, 1.0]), np.ones(2))
+    x = np.array([-1e20, -1e6, 0.0, 1e6, 1e20])
+    z, log_derivative = column.encode(x)
+    np.testing.assert_allclose(column.decode(z), x, rtol=1e-15)
+    assert np.isfinite(log_derivative).all()
+
+
+def test_log_derivative_is_that_of_finite_differences(x, weight):
+    column = ContinuousColumn.fit(x, weight)
+    # The map is linear: differences need not be small, only exact enough.
+    ends = np.array([column.loc - column.scale, column.loc + column.scale])
+    z, log_derivative = column.encode(ends)
+    difference = Fraction(ends[1]) - Fraction(ends[0])
+    slope = math.log(z[1] - z[0]) - (math.log(difference.numerator) - math.log(difference.denominator))
+    np.testing.assert_allclose(log_derivative, slope, atol=1e-7)
+    np.testing.assert_allclose(log_derivative, -math.log(column.scale), rtol=1e-14)
+
+
+def test_integer_weight_is_a_repeated_value():
+    x, times = columns()["standard"], np.random.RandomState(2).randint(0, 4, size=500)
+    times[np.abs(x).argmax()] = 1
+    weighted = ContinuousColumn.fit(x, times.astype(float))
+    repeated = ContinuousColumn.fit(np.repeat(x, times), np.ones(times.sum()))
+    assert weighted.loc == pytest.approx(repeated.loc, abs=1e-15)
+    assert weighted.scale == pytest.approx(repeated.scale, rel=1e-14)
+
+
+def test_rescaling_by_powers_of_two_is_exact():
+    x, weight = columns()["standard"], np.ones(500)
+    column, rescaled = ContinuousColumn.fit(x, weight), ContinuousColumn.fit(x * 2.0**-40, weight)
+    assert (rescaled.loc, rescaled.scale) == (column.loc * 2.0**-40, column.scale * 2.0**-40)
+    np.testing.assert_array_equal(rescaled.encode(x * 2.0**-40)[0], column.encode(x)[0])
+
+
+def test_values_beyond_what_can_be_represented_have_no_density():
+    column = ContinuousColumn.fit(np.array([-1e-200, 1e-200]), np.ones(2))
+    z, log_derivative = column.encode(np.array([-1e200, -1.0, 0.0, 1e-200, 1.0, 1e200, 1.7e308]))
+    assert np.isfinite(z).all()
+    assert np.abs(z).max() <= MAX_ENCODED
+    np.testing.assert_array_equal(log_derivative == -np.inf, [True, True, False, False, True, True, True])
+    assert np.isfinite(log_derivative[2:4]).all()
+
+
+def test_vanishing_weights_do_not_make_the_scale_vanish():
+    column = ContinuousColumn.fit(np.array([1.0, 2.0]), np.array([1.0, 1e-300]))
+    assert column.scale > 0
+    assert all(np.isfinite(part).all() for part in column.encode(np.array([1.0, 2.0])))
+
+
+CONSTANTS = [0.0, -0.0, 1.0, -3.7, 1e8, 1e-8, 1e200, -1e-200, 1e308, 1e-310, 5e-324]
+
+
+@pytest.mark.parametrize("value", CONSTANTS)
+def test_values_that_differ_in_their_last_digit_are_constant(value):
+    above = np.nextafter(value, np.inf)
+    for x in ([value] * 3, [value, above], [above, value, value], [np.nextafter(value, -np.inf), value]):
+        assert is_constant(np.array(x))
+
+
+@pytest.mark.parametrize("value", [1.0, -3.7, 1e8, 1e-8, 1e200, -1e-200])
+def test_values_that_differ_in_more_than_their_last_digit_are_not_constant(value):
+    assert not is_constant(np.array([value, value * (1 + 1e-14)]))
+    assert not is_constant(np.array([value, -value]))
+
+
+def test_the_last_digit_is_that_of_the_values_own_type():
+    x = np.array([1e4, np.nextafter(np.float32(1e4), np.float32(np.inf))])
+    assert is_constant(x.astype(np.float32))
+    assert not is_constant(x.astype(np.float64))
+
+
+def test_the_whole_range_of_doubles_is_not_constant():
+    largest = np.finfo(np.float64).max
+    assert not is_constant(np.array([-largest, largest]))
+
+
+@pytest.mark.parametrize("value", CONSTANTS)
+def test_constant_columns_get_a_narrow_finite_density_at_their_value(value):
+    column = constant_column(np.float64(value))
+    assert column.loc == value
+    assert 0 < column.scale <= 1e-3 * max(abs(value), 1.0)
+    z, log_derivative = column.encode(np.array([value]))
+    assert z.tolist() == [0.0]
+    assert np.isfinite(log_derivative).all()
+    assert column.decode(z).tolist() == [value]
+
+
+def test_effective_number_of_values():
+    assert effective_number_of_values(np.zeros(50)) == 1.0
+    assert effective_number_of_values(np.tile([1.0, 2.0, 3.0, 4.0], 25)) == pytest.approx(4.0)
+    assert effective_number_of_values(np.arange(300.0)) == pytest.approx(300.0)
+    # Shares of 0.5, 0.25 and 0.25: two rows hold the same value with probability 0.375.
+    assert effective_number_of_values(np.tile([1.0, 1.0, 2.0, 3.0], 25)) == pytest.approx(1 / 0.375)
+
+
+def test_effective_number_of_values_of_many_rows_is_that_of_a_spread_of_them():
+    x = np.sort(np.random.RandomState(0).randint(20, size=200_000)).astype(float)
+    assert effective_number_of_values(x) == pytest.approx(20, rel=0.02)

@@ -1,0 +1,78 @@
+import warnings
+
+import pytest
+import torch
+
+from sklearn_flows.nets import ACTIVATIONS, MADE, MLP
+
+
+def jacobian_by_feature(made, x):
+    """Whether each feature's parameters (rows) depend on each input (columns)."""
+    return torch.autograd.functional.jacobian(lambda x: made(x[None])[0], x).abs().sum(dim=1)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7])
+@pytest.mark.parametrize("hidden", [[], [1], [2], [5, 3], [16], [16, 9, 20]])
+def test_parameters_of_a_feature_depend_on_the_features_before_it_alone(n_features, hidden, generator, randomise):
+    made = randomise(MADE(n_features, 3, hidden, "tanh", generator), generator)
+    x = torch.randn(n_features, generator=generator, dtype=torch.float64)
+    depends = jacobian_by_feature(made, x)
+    assert torch.equal(depends, depends.tril(-1))
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7])
+@pytest.mark.parametrize("hidden", [[], [6], [16], [6, 6], [16, 9, 20]])
+def test_wide_networks_let_a_feature_depend_on_all_before_it(n_features, hidden, generator, randomise):
+    made = randomise(MADE(n_features, 3, hidden, "tanh", generator), generator)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.abs_()  # positive weights and an increasing activation: paths can't cancel
+    x = torch.randn(n_features, generator=generator, dtype=torch.float64)
+    depends = jacobian_by_feature(made, x) > 0
+    assert torch.equal(depends, torch.ones(n_features, n_features, dtype=torch.bool).tril(-1))
+
+
+@pytest.mark.parametrize("width", range(1, 6))
+def test_narrow_networks_waste_no_hidden_unit(width, generator, randomise):
+    made = randomise(MADE(7, 2, [width], "tanh", generator), generator)
+    first, last = made.layers[0], made.layers[-1]
+    assert first.mask.any(dim=1).all()
+    assert last.mask.any(dim=0).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_outputs_are_zero_at_the_start_but_hidden_units_are_not(activation, generator):
+    x = torch.randn(5, 3, generator=generator)
+    made, mlp = MADE(3, 2, [8, 8], activation, generator), MLP(3, 6, [8, 8], activation, generator)
+    assert not made(x).any()
+    assert not mlp(x).any()
+    for layers in (made.layers, mlp):
+        hidden = torch.nn.Sequential(*list(layers)[:-1])
+        assert hidden(x).any()
+
+
+def test_mlp_without_inputs_gives_free_constants(generator, randomise):
+    mlp = randomise(MLP(0, 4, [5], "relu", generator), generator)
+    y = mlp(torch.empty(3, 0, dtype=torch.float64))
+    assert y.shape == (3, 4)
+    assert y[0].all()
+    assert torch.equal(y, y[:1].expand(3, -1))
+
+
+@pytest.mark.parametrize(
+    "build", [lambda g: MADE(3, 2, [8], "relu", g), lambda g: MLP(3, 2, [8], "relu", g)], ids=["MADE", "MLP"]
+)
+def test_weights_come_from_the_generator_and_the_global_state_stays(build):
+    before = torch.get_rng_state()
+    one, same, other = (build(torch.Generator().manual_seed(seed)).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("n_in", [0, 1, 3])
+def test_building_a_network_does_not_warn(n_in, generator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MLP(n_in, 4, [5], "relu", generator)
+        MADE(max(1, n_in), 2, [5], "relu", generator)

@@ -1,0 +1,115 @@
+import copy
+
+import pytest
+import torch
+
+from sklearn_flows.flows import spline_flow
+from sklearn_flows.training._optim import AdamW, FlatParameters, warmup_cosine
+
+
+@pytest.fixture
+def flow(generator, randomise):
+    flow = spline_flow(
+        torch.eye(3),
+        layer="coupling",
+        n_transforms=2,
+        hidden_layer_sizes=[5],
+        activation="tanh",
+        n_bins=3,
+        tail_bound=3.0,
+        generator=generator,
+    )
+    return randomise(flow, generator)
+
+
+def test_flat_vectors_and_parameters_share_their_memory(flow):
+    before = {name: p.detach().clone() for name, p in flow.named_parameters()}
+    identities = [id(p) for p in flow.parameters()]
+    flat = FlatParameters(flow)
+    assert [id(p) for p in flow.parameters()] == identities
+    assert all(torch.equal(p, before[name]) for name, p in flow.named_parameters())
+    with torch.no_grad():
+        flat.values.mul_(2)
+    assert all(torch.equal(p, 2 * before[name]) for name, p in flow.named_parameters())
+
+    (flow.log_prob(torch.ones(4, 3, dtype=torch.float64)).sum() * 1.0).backward()
+    assert flat.gradients.any()
+    assert torch.equal(flat.gradients, torch.cat([p.grad.reshape(-1) for p in flow.parameters()]))
+
+
+def test_only_weights_of_networks_decay(flow):
+    flat = FlatParameters(flow)
+    decays = dict(zip(dict(flow.named_parameters()), flat.decays.split([p.numel() for p in flow.parameters()]), strict=True))
+    for name, decay in decays.items():
+        is_network_weight = "conditioner" in name and name.endswith("weight")
+        assert torch.equal(decay, torch.full_like(decay, float(is_network_weight))), name
+    assert flat.decays.any()
+
+
+# A norm of 0.01 clips every step, one of 1e9 none.
+@pytest.mark.parametrize("max_norm", [0.01, 5.0, 1e9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_steps_are_those_of_torch(flow, weight_decay, max_norm, generator):
+    reference = copy.deepcopy(flow)
+    weights = [p for name, p in reference.named_parameters() if "conditioner" in name and name.endswith("weight")]
+    others = [p for p in reference.parameters() if not any(p is weight for weight in weights)]
+    expected = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], foreach=False
+    )
+    flat = FlatParameters(flow)
+    optimiser = AdamW(flat, weight_decay, max_norm=max_norm)
+    for step in range(30):
+        x = 2 * torch.randn(16, 3, generator=generator, dtype=torch.float64)
+        learning_rate = 0.05 * warmup_cosine(step, 30)
+
+        expected.zero_grad()
+        (-reference.log_prob(x).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), max_norm)
+        for group in expected.param_groups:
+            group["lr"] = learning_rate
+        expected.step()
+
+        (-flow.log_prob(x).mean()).backward()
+        optimiser.step(learning_rate)
+        assert not flat.gradients.any()
+        assert (flat.values - torch.cat([p.detach().reshape(-1) for p in reference.parameters()])).abs().max() <= 1e-6
+
+
+def test_reset_forgets_the_past(flow):
+    flat = FlatParameters(flow)
+    start = flat.values.clone()
+    gradient = torch.linspace(-1, 1, len(start), dtype=torch.float64)
+    optimiser = AdamW(flat, 0.0)
+
+    def step_from_start():
+        flat.values.copy_(start)
+        flat.gradients.copy_(gradient)
+        optimiser.step(0.1)
+        return flat.values.clone()
+
+    first = step_from_start()
+    flat.gradients.copy_(-3 * gradient)
+    optimiser.step(0.1)
+    assert not torch.equal(step_from_start(), first)
+    optimiser.reset()
+    assert torch.equal(step_from_start(), first)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 100, 1000])
+def test_schedule_rises_to_one_and_falls_without_reaching_zero(n_steps):
+    factors = torch.tensor([warmup_cosine(step, n_steps) for step in range(n_steps)], dtype=torch.float64)
+    peak = int(factors.argmax())
+    assert factors[peak] == 1.0
+    assert factors.min() > 0
+    assert (factors[: peak + 1].diff() > 0).all()
+    # The first step of the cosine is at its peak, too.
+    assert (factors[peak + 1 :].diff() < 0).all()
+    assert peak + 1 == max(1, round(0.05 * n_steps))
+
+
+def test_schedule_is_half_a_cosine_after_the_warm_up():
+    assert warmup_cosine(2, 100) == pytest.approx(3 / 5)
+    assert warmup_cosine(5, 100) == 1.0
+    # Of 300 steps the cosine takes 285, from step 15 on; a third of them later it is at cos(60°).
+    assert warmup_cosine(110, 300) == pytest.approx(0.75)
+    assert warmup_cosine(299, 300) < 1e-4
