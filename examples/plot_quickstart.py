@@ -3,8 +3,8 @@ Density of a real table
 =======================
 
 The breast cancer table of scikit-learn: 569 cell samples, 30 measurements. A neural spline flow, a Gaussian mixture and a
-kernel density estimate are fitted to four fifths of the rows and judged by the mean log-likelihood of the others, in nats, in the
-units of the table. Higher is better: a difference of 0.1 makes each held-out row ten per cent more likely.
+kernel density estimate are fitted to four fifths of the rows and judged by the mean log-likelihood of the others, in nats, in
+the units of the table. Higher is better: a difference of 0.1 makes each held-out row ten per cent more likely.
 """
 
 # %%

@@ -13,7 +13,7 @@ class RealNVPDensity(BaseFlowDensity):
         Number of nonlinear layers.
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Width of each hidden layer of the conditioners.
-    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
+    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
@@ -99,7 +99,7 @@ class RealNVPDensity(BaseFlowDensity):
         n_transforms=8,
         *,
         hidden_layer_sizes=(128, 128),
-        activation="relu",
+        activation="silu",
         max_iter="auto",
         batch_size="auto",
         learning_rate=1e-3,

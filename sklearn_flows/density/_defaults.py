@@ -4,6 +4,10 @@ import math
 
 # Below this many distinct rows a validation part is too small to tell when to stop.
 MIN_ROWS_FOR_EARLY_STOPPING = 100
+# Optimiser steps of a fit: few where nothing tells when to stop, then in proportion to the square root of the number of rows.
+STEPS_WITHOUT_STOPPING = 30
+STEPS_PER_ROOT_ROW = 40
+MAX_STEPS = 6_000
 
 
 def default_batch_size(n_rows):
@@ -23,7 +27,7 @@ def default_batch_size(n_rows):
 
 
 def default_max_iter(n_rows, batch_size):
-    """Epochs for a number of optimiser steps that grows with the number of rows: from 30 to 10,000.
+    """Epochs for a number of optimiser steps that grows with the number of rows.
 
     Parameters
     ----------
@@ -35,7 +39,10 @@ def default_max_iter(n_rows, batch_size):
     Returns
     -------
     int
-        Number of epochs.
+        Number of epochs, at least two.
     """
-    n_steps = min(10_000, max(30, 40 * math.sqrt(n_rows)) if n_rows >= MIN_ROWS_FOR_EARLY_STOPPING else 30)
+    if n_rows < MIN_ROWS_FOR_EARLY_STOPPING:
+        n_steps = STEPS_WITHOUT_STOPPING
+    else:
+        n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows))
     return max(2, round(n_steps / math.ceil(n_rows / batch_size)))

@@ -23,7 +23,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         identity.
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Width of each hidden layer of the conditioners.
-    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
+    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
@@ -120,7 +120,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         n_bins=8,
         tail_bound=5.0,
         hidden_layer_sizes=(128, 128),
-        activation="relu",
+        activation="silu",
         max_iter="auto",
         batch_size="auto",
         learning_rate=1e-3,
