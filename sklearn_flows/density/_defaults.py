@@ -7,7 +7,7 @@ MIN_ROWS_FOR_EARLY_STOPPING = 100
 # Optimiser steps of a fit: few where nothing tells when to stop, then in proportion to the square root of the number of rows.
 STEPS_WITHOUT_STOPPING = 30
 STEPS_PER_ROOT_ROW = 40
-MAX_STEPS = 6_000
+MAX_STEPS = 10_000
 
 
 def default_batch_size(n_rows):
