@@ -7,6 +7,9 @@ from ._base import BaseFlowDensity
 class MAFDensity(BaseFlowDensity):
     """Density of a table by a masked autoregressive flow [1]_.
 
+    Each column is shifted and scaled by amounts that a neural network chooses from the columns before it. Several such layers
+    carry the table to a standard normal distribution, and the change-of-variables formula gives the exact density.
+
     Parameters
     ----------
     n_transforms : int, default=5
@@ -65,7 +68,7 @@ class MAFDensity(BaseFlowDensity):
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, if ``X`` has names that are all strings.
+        Names of the columns. Defined only when ``X`` has column names that are all strings.
 
     See Also
     --------

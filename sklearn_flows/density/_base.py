@@ -129,12 +129,13 @@ class BaseFlowDensity(
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
+        # From all rows: a column that varies may be constant among those that are not held out.
+        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
         rows, weight, rows_val, weight_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
         batch_size = default_batch_size(len(rows)) if self.batch_size == "auto" else self.batch_size
         max_iter = default_max_iter(len(rows), batch_size) if self.max_iter == "auto" else self.max_iter
 
         device = self._resolve_device()
-        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
         Z, train, units = _encode_rows(encoding, rows, weight, device)
         validation, units_val = None, 0.0
         if rows_val is not None:
@@ -206,13 +207,12 @@ class BaseFlowDensity(
         return rows, weight, rows_val, weight_val, early_stopping
 
     def _load_previous_weights(self, flow):
-        try:
-            flow.load_state_dict(self.flow_.state_dict())
-        except RuntimeError as error:
+        if repr(flow) != repr(self.flow_):
             raise ValueError(
-                "warm_start=True continues the training of flow_, but parameters that shape it have changed since:"
-                f" {error}. Set them back, or fit with warm_start=False."
-            ) from error
+                "warm_start=True continues the training of flow_, but parameters that shape it have changed since that fit."
+                " Set them back, or fit with warm_start=False."
+            )
+        flow.load_state_dict(self.flow_.state_dict())
 
     def _resolve_device(self):
         if self.device == "auto":

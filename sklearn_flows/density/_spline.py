@@ -10,6 +10,9 @@ from ._base import BaseFlowDensity
 class NeuralSplineFlowDensity(BaseFlowDensity):
     """Density of a table by a neural spline flow [1]_.
 
+    Each column is mapped by a monotone spline whose shape a neural network chooses from the columns before it. Several such
+    layers carry the table to a standard normal distribution, and the change-of-variables formula gives the exact density.
+
     Parameters
     ----------
     n_transforms : int, default=3
@@ -75,7 +78,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, if ``X`` has names that are all strings.
+        Names of the columns. Defined only when ``X`` has column names that are all strings.
 
     See Also
     --------

@@ -14,14 +14,14 @@ MIN_EIGENVALUE = 1e-6
 
 
 def shrunk_covariance(Z: Floats, weight: Floats) -> Floats:
-    """Oracle approximating shrinkage of the weighted covariance of centred, standardised rows.
+    """Oracle approximating shrinkage of the weighted covariance of rows whose mean is known to be zero.
 
     Written here because scikit-learn's ``oas`` takes no weights.
 
     Parameters
     ----------
     Z : ndarray of shape (n_samples, n_features)
-        Rows with weighted mean zero and variance one in each column.
+        Rows, with a mean of about zero and a variance of about one in each column.
     weight : ndarray of shape (n_samples,)
         Weights.
 
@@ -58,7 +58,7 @@ def whitening_matrix(Z: Floats, weight: Floats) -> Floats:
     Parameters
     ----------
     Z : ndarray of shape (n_samples, n_features)
-        Rows with weighted mean zero and variance one in each column.
+        Rows, with a mean of about zero and a variance of about one in each column.
     weight : ndarray of shape (n_samples,)
         Weights.
 

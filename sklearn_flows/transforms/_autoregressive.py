@@ -35,6 +35,9 @@ class MaskedAutoregressive(Transform):
         self.transformer = transformer
         self.conditioner = conditioner
 
+    def extra_repr(self) -> str:
+        return f"transformer={self.transformer!r}"
+
     def _parameters_from(self, x: Tensor) -> Tensor:
         parameters: Tensor = self.conditioner(x.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
         return parameters

@@ -42,6 +42,9 @@ class Coupling(Transform):
         self.register_buffer("moving", (~stays).nonzero().squeeze(-1))
         self.register_buffer("merged_order", torch.cat([self.staying, self.moving]).argsort())
 
+    def extra_repr(self) -> str:
+        return f"transformer={self.transformer!r}"
+
     def _parameters_from(self, kept: Tensor) -> Tensor:
         raw: Tensor = self.conditioner(kept.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
         return raw.view(kept.shape[0], self.moving.shape[0], self.transformer.n_parameters)

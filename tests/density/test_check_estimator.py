@@ -1,0 +1,84 @@
+"""scikit-learn's checks of an estimator, none of them expected to fail.
+
+With ``SCIPY_ARRAY_API=1``, which must be set before scipy is imported: hence the fresh interpreters.
+"""
+
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+
+ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, RealNVPDensity]
+SMALL = {"n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5}
+SMALL_ESTIMATORS = [*(Density(**SMALL) for Density in ESTIMATORS), NeuralSplineFlowDensity(layer="coupling", **SMALL)]
+
+CHECK_IN_A_FRESH_INTERPRETER = """
+import json, pickle, sys, warnings
+
+estimator, only = pickle.load(sys.stdin.buffer)
+warnings.simplefilter("ignore")
+from sklearn.utils.estimator_checks import SkipTest, estimator_checks_generator
+
+results = []
+for estimator, check in estimator_checks_generator(estimator):
+    name = check.func.__name__
+    if only is not None and name != only:
+        continue
+    try:
+        check(estimator)
+        results.append((name, "passed", ""))
+    except SkipTest as skip:
+        results.append((name, "skipped", str(skip)))
+    except Exception as error:
+        results.append((name, "failed", repr(error)))
+print(json.dumps(results))
+"""
+
+
+def check_in_a_fresh_interpreter(estimator, only=None):
+    """Run all checks, or those of one name, with scipy's array API switched on; return (name, status, text) of each."""
+    run = subprocess.run(
+        [sys.executable, "-c", CHECK_IN_A_FRESH_INTERPRETER],
+        input=pickle.dumps((estimator, only)),
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [tuple(result) for result in json.loads(run.stdout)]
+
+
+def unwarranted_skips(results):
+    skips = [result for result in results if result[1] == "skipped"]
+    if importlib.util.find_spec("array_api_compat") is None:
+        # scikit-learn ships its own copy of that package only from 1.7 on.
+        skips = [skip for skip in skips if "array_api_compat is not installed" not in skip[2]]
+    return skips
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:A continuous density is not meaningful")
+@parametrize_with_checks(SMALL_ESTIMATORS)
+def test_check_estimator(estimator, check):
+    if check.func.__name__ == "check_array_api_input":
+        results = check_in_a_fresh_interpreter(estimator, only="check_array_api_input")
+        assert results
+        assert [result for result in results if result[1] == "failed"] == []
+        assert unwarranted_skips(results) == []
+    else:
+        check(estimator)
+
+
+@pytest.mark.parametrize("Density", ESTIMATORS)
+def test_check_estimator_at_the_defaults(Density):
+    results = check_in_a_fresh_interpreter(Density())
+    assert len(results) > 50
+    assert [result for result in results if result[1] == "failed"] == []
+    assert unwarranted_skips(results) == []
+    assert ("check_sample_weight_equivalence_on_dense_data", "passed", "") in results
