@@ -1,14 +1,17 @@
 """What several test modules share."""
 
+import os
+
+# Several test processes, and those they start, share the cores: threads that wait for each other there cost minutes. This must
+# stand before anything imports torch or numpy.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from functools import partial
 
 import pytest
 import torch
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
-
-# Several test processes share the cores, and the tensors are small.
-torch.set_num_threads(1)
 
 
 @pytest.fixture
