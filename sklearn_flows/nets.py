@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -118,9 +118,12 @@ class MADE(nn.Module):
         degrees = torch.arange(1, n_features + 1)
         inputs = degrees
         layers: list[nn.Module] = []
+        # How many units of each hidden layer have a degree of at most 0, 1, 2, …: being sorted, they are the first ones.
+        self._n_units_up_to: list[list[int]] = []
         for width in hidden_layer_sizes:
             hidden = 1 + torch.arange(width) * max(1, n_features - 1) // width
             layers += [MaskedLinear(hidden[:, None] >= inputs, generator), ACTIVATIONS[activation]()]
+            self._n_units_up_to.append([int((hidden <= m).sum()) for m in range(n_features)])
             inputs = hidden
         layers.append(MaskedLinear((degrees[:, None] > inputs).repeat_interleave(n_parameters, dim=0)))
         self.layers = nn.Sequential(*layers)
@@ -140,3 +143,36 @@ class MADE(nn.Module):
         """
         parameters: Tensor = self.layers(x)
         return parameters.view(x.shape[0], self.n_features, self.n_parameters)
+
+    def in_order(self, n_samples: int, solve: Callable[[int, Tensor], Tensor]) -> None:
+        """Compute the parameters of one feature after another, where each feature follows from its own parameters.
+
+        A feature becomes an input as soon as it is known, and each hidden unit is computed once, when all that it sees is
+        known: all features together take the arithmetic of one ``forward``, where a ``forward`` for each would take
+        ``n_features`` of them.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of rows.
+        solve : callable
+            Called as ``solve(i, parameters)`` for each feature ``i`` in order, with its parameters, shape
+            ``(n_samples, n_parameters)``; returns feature ``i``, shape ``(n_samples,)``.
+        """
+        *hidden_layers, output = [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
+        activation = self.layers[1] if hidden_layers else None
+        # Transposed, units first: the units known so far are then a contiguous block. Those of the inputs come first.
+        known = [output.weight.new_empty(0, n_samples) for _ in range(len(hidden_layers) + 1)]
+        for i in range(self.n_features):
+            for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self._n_units_up_to, strict=True)):
+                # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't in `known` yet.
+                units = slice(known[level + 1].shape[0], n_units_up_to[i])
+                if units.start < units.stop:
+                    assert activation is not None
+                    weight = layer.weight[units, : known[level].shape[0]]
+                    new = activation(torch.addmm(layer.bias[units, None], weight, known[level]))
+                    known[level + 1] = torch.cat([known[level + 1], new])
+            rows = slice(i * self.n_parameters, (i + 1) * self.n_parameters)
+            weight = output.weight[rows, : known[-1].shape[0]]
+            parameters = torch.addmm(output.bias[rows, None], weight, known[-1]).T.contiguous()
+            known[0] = torch.cat([known[0], solve(i, parameters)[None]])

@@ -76,3 +76,27 @@ def test_building_a_network_does_not_warn(n_in, generator):
         warnings.simplefilter("error")
         MLP(n_in, 4, [5], "relu", generator)
         MADE(max(1, n_in), 2, [5], "relu", generator)
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [[], [2], [16], [16, 3, 20]])
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7])
+def test_made_in_order_gives_what_it_gives_at_once(n_features, hidden_layer_sizes, generator, randomise):
+    made = randomise(MADE(n_features, 3, hidden_layer_sizes, "silu", generator), generator)
+    x = torch.randn(5, n_features, generator=generator, dtype=torch.float64)
+    in_order = []
+
+    def solve(i, parameters):
+        in_order.append(parameters)
+        return x[:, i]
+
+    made.in_order(5, solve)
+    torch.testing.assert_close(torch.stack(in_order, dim=1), made(x), rtol=0, atol=1e-12)
+
+
+def test_made_in_order_computes_each_unit_once(generator, monkeypatch):
+    made, rows, multiplied = MADE(6, 2, [10, 10], "relu", generator), 4, []
+    addmm = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda b, W, x: multiplied.append(W.numel()) or addmm(b, W, x))
+    made.in_order(rows, lambda i, parameters: parameters[:, 0])
+    n_weights = sum(int(layer.mask.sum()) for layer in made.layers if hasattr(layer, "mask"))
+    assert sum(multiplied) == n_weights

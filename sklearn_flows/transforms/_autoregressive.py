@@ -48,11 +48,13 @@ class MaskedAutoregressive(Transform):
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         solved: list[Tensor] = []
-        log_det = z.new_zeros(z.shape[0])
-        for i in range(z.shape[1]):
-            # Features from i on may hold anything: the masks keep them from the parameters of feature i.
-            x = torch.stack([*solved, *z.unbind(dim=1)[i:]], dim=1)
-            x_i, term = self.transformer.inverse(z[:, i], self._parameters_from(x)[:, i])
+        terms: list[Tensor] = [z.new_zeros(z.shape[0])]
+
+        def solve(i: int, parameters: Tensor) -> Tensor:
+            x_i, term = self.transformer.inverse(z[:, i], parameters)
             solved.append(x_i)
-            log_det = log_det + term
-        return torch.stack(solved, dim=1) if solved else z, log_det
+            terms.append(term)
+            return x_i.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND)
+
+        self.conditioner.in_order(z.shape[0], solve)
+        return torch.stack(solved, dim=1) if solved else z, torch.stack(terms).sum(dim=0)
