@@ -9,7 +9,7 @@ compares them on held-out rows, and then looks inside one of them: what a flow d
 # %%
 # The data
 # --------
-# All three estimators see the same 800 rows. Another 1,000 rows are kept for the comparison.
+# All three estimators see the same 2,000 rows. Another 1,000 rows are kept for the comparison.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 
-X, moon = make_moons(800, noise=0.08, random_state=0)
+X, moon = make_moons(2000, noise=0.08, random_state=0)
 X_test, _ = make_moons(1000, noise=0.08, random_state=1)
 
 # %%
@@ -40,7 +40,7 @@ grid = np.column_stack([x.ravel(), y.ravel()])
 
 fig, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey=True, layout="constrained")
 axes[0, 0].scatter(*X.T, s=3, color="black")
-axes[0, 0].set_title("800 rows")
+axes[0, 0].set_title("2,000 rows")
 for ax, density in zip(axes.flat[1:], densities, strict=True):
     p = np.exp(density.score_samples(grid)).reshape(x.shape)
     ax.pcolormesh(x, y, p, shading="nearest", cmap="magma_r", vmin=0, vmax=0.8, rasterized=True)
@@ -56,7 +56,7 @@ plt.show()
 
 spline = densities[0]
 Z = spline.transform(X)
-X_new = spline.sample(800, random_state=0)
+X_new = spline.sample(2000, random_state=0)
 
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
 axes[0].scatter(*X.T, s=3, c=moon, cmap="coolwarm")

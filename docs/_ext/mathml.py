@@ -27,7 +27,7 @@ def _visit_inline(translator, node):
 
 
 def _visit_block(translator, node):
-    translator.body.append(f'<div class="math">{_to_mathml(node, as_block=True)}</div>\n')
+    translator.body.append(f'<div style="text-align: center; margin: 1em 0">{_to_mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
