@@ -118,9 +118,11 @@ def is_constant(x):
     bool
         True if they do.
     """
-    low, high = x.min(), x.max()
-    # Halved: the difference of the largest and the smallest double overflows, and so does the spacing of the largest.
-    return bool(high / 2 - low / 2 <= 2 * np.spacing(max(abs(low), abs(high)) / 2))
+    # Halved: the difference of the largest and the smallest double overflows, and so does the spacing of the largest. By a
+    # scalar of x's own type: before numpy 2 a float32 divided by a Python number becomes a float64, of finer spacing.
+    half = x.dtype.type(0.5)
+    low, high = x.min() * half, x.max() * half
+    return bool(high - low <= 2 * np.spacing(max(abs(low), abs(high))))
 
 
 def effective_number_of_values(x, max_rows=10_000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
+import torch
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,6 +69,7 @@ def whitening_matrix(Z: Floats, weight: Floats) -> Floats:
     """
     p = Z.shape[1]
     covariance = shrunk_covariance(Z, weight) + MIN_EIGENVALUE * np.eye(p)
-    cholesky = np.linalg.cholesky(covariance)
-    inverse: Floats = scipy.linalg.solve_triangular(cholesky, np.eye(p), lower=True)
+    cholesky = torch.as_tensor(np.linalg.cholesky(covariance))
+    # torch's solver, because scipy's refuses a matrix of no columns before version 1.15.
+    inverse: Floats = torch.linalg.solve_triangular(cholesky, torch.eye(p, dtype=torch.float64), upper=False).numpy()
     return inverse

@@ -51,7 +51,7 @@ def check_in_a_fresh_interpreter(estimator, only=None):
         stdout=subprocess.PIPE,
         check=True,
     )
-    return [tuple(result) for result in json.loads(run.stdout)]
+    return [tuple(result) for result in json.loads(run.stdout.splitlines()[-1])]
 
 
 def unwarranted_skips(results):

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.linalg import solve_triangular
@@ -267,8 +268,8 @@ class InvertsOneDimension(GaussianFlow):
 
 class IgnoresNames(GaussianFlow):
     def _rows(self, X):
-        if hasattr(X, "columns") and len(self.feature_names_in_) == len(X.columns):
-            X = X.set_axis(self.feature_names_in_, axis=1) if hasattr(X, "set_axis") else X
+        if isinstance(X, pd.DataFrame) and len(self.feature_names_in_) == len(X.columns):
+            X = X.set_axis(self.feature_names_in_, axis=1)
         return super()._rows(X)
 
 
