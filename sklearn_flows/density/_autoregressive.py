@@ -64,7 +64,7 @@ class MAFDensity(BaseFlowDensity):
     validation_scores_ : list of float or None
         Mean log-likelihood of the held-out rows after each epoch; None without held-out rows.
     best_validation_score_ : float or None
-        Highest of them.
+        Mean log-likelihood of the held-out rows under the weights that were kept; None without held-out rows.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)

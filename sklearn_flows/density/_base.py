@@ -28,6 +28,7 @@ from ..utils._sklearn import (
     feature_names,
     fit_context,
 )
+from ..utils._threads import one_thread_if_small
 from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
 
 _FLOAT_DTYPES = [np.float64, np.float32]
@@ -38,16 +39,14 @@ class BaseFlowDensity(
 ):
     """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``."""
 
-    _doc_link_module = "sklearn_flows"
-
     _parameter_constraints = {
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, 1e30, closed="right")],
+        "weight_decay": [Interval(Real, 0, 1e30, closed="both")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
@@ -122,9 +121,9 @@ class BaseFlowDensity(
         continues = self.warm_start and hasattr(self, "flow_")
         X = validate_data(self, X_given, reset=not continues, dtype=_FLOAT_DTYPES, order="C")
         weight = check_sample_weight(sample_weight, X)
-        X_val = None if X_val is None else validate_data(self, X_val, reset=False, dtype=_FLOAT_DTYPES, order="C")
+        X_val = None if X_val is None else self._check_X_val(X_val)
         names = feature_names(X_given, X.shape[1])
-        warn_about_discrete_columns(X, names)
+        warn_about_discrete_columns(X[weight > 0], names)
 
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
@@ -133,7 +132,7 @@ class BaseFlowDensity(
         encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
         rows, weight, rows_val, weight_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
         batch_size = default_batch_size(len(rows)) if self.batch_size == "auto" else self.batch_size
-        max_iter = default_max_iter(len(rows), batch_size) if self.max_iter == "auto" else self.max_iter
+        max_iter = default_max_iter(len(rows), batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
 
         device = self._resolve_device()
         Z, train, units = _encode_rows(encoding, rows, weight, device)
@@ -159,10 +158,15 @@ class BaseFlowDensity(
                 "n_iter_": len(losses),
                 "loss_curve_": losses,
                 "validation_scores_": scores or None,
-                "best_validation_score_": max(scores) if scores else None,
+                "best_validation_score_": result.best_score + units_val if scores else None,
             }
 
-        with FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress:
+        widest_layer = max([X.shape[1], *self.hidden_layer_sizes])
+        with (
+            FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
+            one_thread_if_small(batch_size * widest_layer),
+            torch.autocast(device.type, enabled=False),  # the caller may have switched it on
+        ):
             try:
                 result = fit_flow(
                     flow,
@@ -176,7 +180,9 @@ class BaseFlowDensity(
                     n_iter_no_change=self.n_iter_no_change,
                     tol=self.tol,
                     generator=generator,
-                    on_epoch_end=lambda result: progress.end_epoch(result.n_iter, lambda: fitted_attributes(result)),
+                    on_epoch_end=lambda result: progress.end_epoch(
+                        result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
+                    ),
                 )
             except DivergedError as error:
                 widest = names[int(np.flatnonzero(encoding.varies)[np.abs(Z).max(axis=0).argmax()])]
@@ -191,6 +197,12 @@ class BaseFlowDensity(
         self._warn_about_the_end(result)
         return self
 
+    def _check_X_val(self, X_val):
+        try:
+            return validate_data(self, X_val, reset=False, dtype=_FLOAT_DTYPES, order="C")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"X_val can't be used: {error}") from error
+
     def _hold_out(self, rows, weight, X_val, rng):
         """Split canonical rows; return those to train on, those to validate on (or None) and whether to stop early."""
         early_stopping = self.early_stopping
@@ -200,7 +212,7 @@ class BaseFlowDensity(
             rows_val, weight_val = canonical_rows(X_val, np.ones(len(X_val)))
         elif early_stopping and len(rows) > 1:
             kept, held_out = split_off(len(rows), self.validation_fraction, rng)
-            rows_val, weight_val = rows[held_out], weight[held_out]
+            rows_val, weight_val = rows[held_out], weight[held_out] / weight[held_out].mean()
             rows, weight = rows[kept], weight[kept] / weight[kept].mean()
         else:
             rows_val, weight_val = None, None
@@ -218,6 +230,8 @@ class BaseFlowDensity(
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
+            if self.device == "meta":
+                raise RuntimeError("it computes nothing")
             return torch.empty(0, device=self.device).device
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
             raise ValueError(
@@ -234,8 +248,9 @@ class BaseFlowDensity(
             )
         elif result.stop_reason == "max_iter" and self.max_iter != "auto":
             curve = result.validation_scores or [-loss for loss in result.loss_curve]
-            window = int(min(self.n_iter_no_change, len(curve) - 1))
-            if window == 0 or max(curve[-window:]) > max(curve[:-window]) + self.tol * window:
+            # Still rising: the last tenth of the epochs (or the patience, where that is shorter) beats all before.
+            window = int(min(self.n_iter_no_change, max(1, len(curve) // 10)))
+            if len(curve) == 1 or max(curve[-window:]) > max(curve[:-window]) + self.tol * window:
                 warnings.warn(
                     f"{type(self).__name__} reached max_iter={self.max_iter} while its likelihood was still rising. Raise"
                     " max_iter, or leave it at 'auto'.",
@@ -249,7 +264,7 @@ class BaseFlowDensity(
         floats_per_row = 200 * max(1, X.shape[1])
         chunk = max(1, int(get_config()["working_memory"] * 2**20 / (8 * floats_per_row)))
         out = np.empty((len(X), n_columns) if n_columns else len(X))
-        with torch.no_grad():
+        with torch.no_grad(), one_thread_if_small(len(X) * max([X.shape[1], *self.hidden_layer_sizes])):
             for batch in gen_batches(len(X), min(chunk, 4096)):
                 out[batch] = function(X[batch])
         return out
@@ -276,7 +291,8 @@ class BaseFlowDensity(
             log_prob = self.flow_.log_prob(torch.from_numpy(Z[:, encoding.varies])).numpy()
             return log_prob + _log_density_of_constants(encoding, Z) + log_det
 
-        return self._map_rows(log_density, X, None).astype(X.dtype, copy=False)
+        with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
+            return self._map_rows(log_density, X, None).astype(X.dtype, copy=False)
 
     def score(self, X, y=None, sample_weight=None):
         """Compute the mean log-density of rows.
@@ -317,7 +333,7 @@ class BaseFlowDensity(
             The rows, float64, in the units of the table.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
+        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples!r}. The number of rows to draw must be an integer of at least 1."
             )

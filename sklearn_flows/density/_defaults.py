@@ -26,7 +26,7 @@ def default_batch_size(n_rows):
     return 2 ** min(10, max(5, round(math.log2(4 * math.sqrt(n_rows)))))
 
 
-def default_max_iter(n_rows, batch_size):
+def default_max_iter(n_rows, batch_size, early_stopping):
     """Epochs for a number of optimiser steps that grows with the number of rows.
 
     Parameters
@@ -35,13 +35,15 @@ def default_max_iter(n_rows, batch_size):
         Number of distinct training rows.
     batch_size : int
         Largest batch.
+    early_stopping : bool
+        Whether held-out rows tell when to stop.
 
     Returns
     -------
     int
         Number of epochs, at least two.
     """
-    if n_rows < MIN_ROWS_FOR_EARLY_STOPPING:
+    if n_rows < MIN_ROWS_FOR_EARLY_STOPPING and not early_stopping:
         n_steps = STEPS_WITHOUT_STOPPING
     else:
         n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows))

@@ -74,7 +74,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     validation_scores_ : list of float or None
         Mean log-likelihood of the held-out rows after each epoch; None without held-out rows.
     best_validation_score_ : float or None
-        Highest of them.
+        Mean log-likelihood of the held-out rows under the weights that were kept; None without held-out rows.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -112,7 +112,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         **BaseFlowDensity._parameter_constraints,
         "layer": [StrOptions({"autoregressive", "coupling"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both")],
-        "tail_bound": [Interval(Real, 0, None, closed="neither")],
+        "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
     }
 
     def __init__(

@@ -125,21 +125,25 @@ def is_constant(x):
     return bool(high - low <= 2 * np.spacing(max(abs(low), abs(high))))
 
 
-def effective_number_of_values(x, max_rows=10_000):
-    """Count distinct values, each by its share: the inverse probability that two rows hold the same one.
+def is_discrete(x):
+    """Whether values repeat so much that a continuous density isn't meaningful for them.
+
+    They do if one of them holds more than a twentieth of the rows, if each is found in twenty rows, or if there are only about
+    25 of them, each in two rows. A value counts by its share here: the effective number of values is the inverse probability
+    that two rows hold the same one.
 
     Parameters
     ----------
     x : ndarray of shape (n_samples,)
         Values.
-    max_rows : int, default=10_000
-        With more rows than this an even spread of them is looked at.
 
     Returns
     -------
-    float
-        Between one and the number of rows.
+    bool
+        True if they are discrete.
     """
-    x = x[:: -(-len(x) // max_rows)]
+    n_rows = len(x)
     _, counts = np.unique(x, return_counts=True)
-    return float(len(x) ** 2 / np.square(counts, dtype=np.float64).sum())
+    n_effective = n_rows**2 / np.square(counts, dtype=np.float64).sum()
+    has_atom = counts.max() >= 5 and counts.max() > n_rows / 20
+    return bool(has_atom or n_effective <= n_rows / 20 or (n_effective < 25 and n_effective <= n_rows / 2))

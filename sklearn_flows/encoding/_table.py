@@ -6,10 +6,7 @@ import warnings
 
 import numpy as np
 
-from ._columns import ContinuousColumn, constant_column, effective_number_of_values, is_constant
-
-# A column with fewer effective values than this, and with ties, is reported as discrete.
-MIN_EFFECTIVE_VALUES = 25
+from ._columns import ContinuousColumn, constant_column, is_constant, is_discrete
 
 
 class TableEncoding:
@@ -103,12 +100,11 @@ def warn_about_discrete_columns(X, names):
     UserWarning
         Naming the columns.
     """
-    discrete = []
-    for name, x in zip(names, X.T, strict=True):
-        effective = effective_number_of_values(x)
-        # Two rows for each value on average: with a handful of rows even a continuous column has few values.
-        if effective < MIN_EFFECTIVE_VALUES and 2 * effective <= len(x) and not is_constant(x):
-            discrete.append(f"{name!r} (effectively {effective:.1f} distinct values)")
+    discrete = [
+        f"{name!r} ({len(np.unique(x))} distinct values in {len(x)} rows)"
+        for name, x in zip(names, X.T, strict=True)
+        if is_discrete(x) and not is_constant(x)
+    ]
     if discrete:
         warnings.warn(
             f"A continuous density is not meaningful for discrete columns: {', '.join(discrete)}. The density can be made"

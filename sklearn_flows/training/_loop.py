@@ -46,6 +46,8 @@ class TrainingResult:
         Mean log-likelihood of the validation rows after each epoch; empty without validation rows.
     best_epoch : int
         The epoch whose weights were kept, from 1; 0 if these are the initial ones.
+    best_score : float
+        Mean log-likelihood of the validation rows under the weights kept; NaN without validation rows.
     stop_reason : str
         Why training ended.
     """
@@ -53,6 +55,7 @@ class TrainingResult:
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    best_score: float = math.nan
     stop_reason: StopReason = "max_iter"
 
     @property
@@ -126,7 +129,8 @@ def fit_flow(
     result = TrainingResult()
     kept = parameters.values.clone()
     if early_stopping and validation is not None:
-        stopping.update(0, _mean_log_likelihood(flow, validation))
+        result.best_score = _mean_log_likelihood(flow, validation)
+        stopping.update(0, result.best_score)
 
     n_batches = math.ceil(len(train.values) / batch_size)
     n_steps = max_iter * n_batches
@@ -158,19 +162,18 @@ def fit_flow(
             result.loss_curve.append(epoch_loss)
             if score is not None:
                 result.validation_scores.append(score)
-            if early_stopping and score is not None:
-                if stopping.update(result.n_iter, score):
-                    kept.copy_(parameters.values)
-                if stopping.should_stop:
-                    result.stop_reason = "early_stopping"
-            else:
+            # Without early stopping the last weights are the ones to keep.
+            if not early_stopping or score is None or stopping.update(result.n_iter, score):
                 kept.copy_(parameters.values)
+                result.best_epoch = result.n_iter
+                result.best_score = math.nan if score is None else score
+            if early_stopping and score is not None and stopping.should_stop:
+                result.stop_reason = "early_stopping"
             if on_epoch_end is not None and on_epoch_end(result):
                 result.stop_reason = "callback"
     except KeyboardInterrupt:
         result.stop_reason = "interrupted"
     parameters.values.copy_(kept)
-    result.best_epoch = stopping.best_epoch if early_stopping and validation is not None else result.n_iter
     return result
 
 

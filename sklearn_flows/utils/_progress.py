@@ -52,13 +52,15 @@ class FitProgress:
     def _print(self, message):
         print(f"[{type(self.estimator).__name__}] {message}")
 
-    def end_epoch(self, n_iter, fitted_attributes):
+    def end_epoch(self, n_iter, is_last, fitted_attributes):
         """Tell callbacks and the user that an epoch has ended.
 
         Parameters
         ----------
         n_iter : int
             Number of epochs done in this fit.
+        is_last : bool
+            Whether training stops here, before ``max_iter``.
         fitted_attributes : callable
             Returns what a fitted estimator would have now; called only where somebody asks for it.
 
@@ -77,7 +79,8 @@ class FitProgress:
         asked_to_stop = self.epoch_context.call_on_fit_task_end(
             estimator=self.estimator, reconstruction_attributes=fitted_attributes, **self.data
         )
-        if n_iter < self.max_iter and not asked_to_stop:
+        self.epoch_context = None
+        if n_iter < self.max_iter and not is_last and not asked_to_stop:
             self._begin_epoch()
         return asked_to_stop
 
@@ -93,6 +96,8 @@ class FitProgress:
         """
         if self.verbose and self.bar is None:
             self._print(message)
+        if self.epoch_context is not None:  # an interrupted one
+            self.epoch_context.call_on_fit_task_end(estimator=self.estimator)
         if self.fit_context is not None:
             self.fit_context.call_on_fit_task_end(
                 estimator=self.estimator, reconstruction_attributes=fitted_attributes, **self.data

@@ -43,12 +43,14 @@ def check_sample_weight(sample_weight, X):
     Returns
     -------
     ndarray of shape (n_samples,)
-        Weights in float64.
+        Weights in float64, scaled to a maximum between a half and one.
     """
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
     if not weight.any():  # versions before 1.9 let this pass
         raise ValueError("Sample weights must contain at least one non-zero number.")
-    return weight
+    # Only their ratios matter. A power of two is exact, and sums of weights like 1e308 stay finite.
+    _, exponent = np.frexp(weight.max())
+    return np.ldexp(weight, -exponent)
 
 
 def feature_names(X, n_features):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sklearn_flows.encoding import ContinuousColumn
-from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, effective_number_of_values, is_constant
+from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, is_constant, is_discrete
 
 
 def columns():
@@ -175,14 +175,30 @@ def test_constant_columns_get_a_narrow_finite_density_at_their_value(value):
     assert column.decode(z).tolist() == [value]
 
 
-def test_effective_number_of_values():
-    assert effective_number_of_values(np.zeros(50)) == 1.0
-    assert effective_number_of_values(np.tile([1.0, 2.0, 3.0, 4.0], 25)) == pytest.approx(4.0)
-    assert effective_number_of_values(np.arange(300.0)) == pytest.approx(300.0)
-    # Shares of 0.5, 0.25 and 0.25: two rows hold the same value with probability 0.375.
-    assert effective_number_of_values(np.tile([1.0, 1.0, 2.0, 3.0], 25)) == pytest.approx(1 / 0.375)
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.tile([1.0, 2.0, 3.0, 4.0], 25),
+        np.tile(np.arange(30.0), 100),  # counts, each found in a hundred rows
+        np.append(np.zeros(10), np.linspace(1, 2, 90)),  # an atom in a continuous column
+        np.tile([1.0, 2.0], 3),
+    ],
+    ids=["four values", "thirty counts", "an atom", "two values in six rows"],
+)
+@pytest.mark.parametrize("order", [np.sort, lambda x: np.random.RandomState(0).permutation(x)], ids=["sorted", "shuffled"])
+def test_repeated_values_are_discrete(x, order):
+    assert is_discrete(order(x))
 
 
-def test_effective_number_of_values_of_many_rows_is_that_of_a_spread_of_them():
-    x = np.sort(np.random.RandomState(0).randint(20, size=200_000)).astype(float)
-    assert effective_number_of_values(x) == pytest.approx(20, rel=0.02)
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.arange(300.0),
+        np.arange(3.0),
+        np.round(np.random.RandomState(0).randn(500), 2),  # two digits of a continuous quantity
+        np.append(np.zeros(4), np.linspace(1, 2, 200)),
+    ],
+    ids=["all different", "three rows", "rounded", "a few ties"],
+)
+def test_values_that_hardly_repeat_are_not_discrete(x):
+    assert not is_discrete(x)

@@ -521,7 +521,7 @@ FAULTS = [
     ("check_density_frames", RoundsFrames, ()),
     ("check_density_frames", AlignsWeights, ()),
     ("check_density_row_order", LeansToFirstRow, ()),
-    ("check_density_weights", ShrinksBySumOfWeights, ()),
+    ("check_density_weights", ShrinksBySumOfWeights, ("check_density_weights_are_repetitions",)),
     ("check_density_weights", TakesNegativeWeights, ()),
     ("check_density_weights", IgnoresWeights, ("check_density_weights_are_repetitions",)),
     ("check_density_weights_are_repetitions", ShrinksByNumberOfRows, ()),

@@ -1,0 +1,35 @@
+"""How many threads torch may use for kernels that take microseconds."""
+
+from contextlib import contextmanager
+from functools import lru_cache
+
+from threadpoolctl import ThreadpoolController
+
+# Scalars per layer (rows times units) up to which one thread is as fast as several, or nearly.
+MAX_SCALARS_ON_ONE_THREAD = 2**17
+
+
+@lru_cache(maxsize=1)
+def _controller():
+    # Made once: it looks through all loaded libraries, which takes longer than a small fit's step.
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread_if_small(n_scalars):
+    """Keep small kernels on one thread.
+
+    Threads meet at the end of each kernel. On a machine that is busy otherwise, each such meeting waits for the scheduler:
+    fits of 40 rows took 3 to 31 s on two threads beside a busy process, and 0.2 to 0.3 s on one.
+
+    Parameters
+    ----------
+    n_scalars : int
+        Size of the widest layer's output: number of rows times number of units.
+    """
+    if n_scalars > MAX_SCALARS_ON_ONE_THREAD:
+        yield
+    else:
+        # OpenMP's setting is one of the calling thread: other threads, and the setting afterwards, stay as they are.
+        with _controller().limit(limits=1, user_api="openmp"):
+            yield
