@@ -208,3 +208,27 @@ def test_a_callback_can_stop_a_fit(make_density, X, capsys):
 def test_a_stop_by_callback_is_no_reason_to_warn_of_convergence(make_density, X, recwarn):
     make_density(early_stopping=False, learning_rate=1e-2).set_callbacks(StopAfter(2)).fit(X)
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_every_epoch_that_callbacks_see_begin_they_see_end(make_density, X, callbacks):
+    class Counter:
+        def __init__(self):
+            self.begun, self.ended = [], []
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            self.begun.append((context.task_name, context.task_id))
+
+        def on_fit_task_end(self, estimator, context):
+            self.ended.append((context.task_name, context.task_id))
+
+    counter = Counter()
+    stopped = make_density(max_iter=200, n_iter_no_change=1, tol=10.0, early_stopping=True).set_callbacks(counter).fit(X)
+    assert stopped.n_iter_ < 200
+    assert sorted(counter.begun) == sorted(counter.ended)
+    assert len(counter.begun) == stopped.n_iter_ + 1
