@@ -264,7 +264,9 @@ class BaseFlowDensity(
         floats_per_row = 200 * max(1, X.shape[1])
         chunk = max(1, int(get_config()["working_memory"] * 2**20 / (8 * floats_per_row)))
         out = np.empty((len(X), n_columns) if n_columns else len(X))
-        with torch.no_grad(), one_thread_if_small(len(X) * max([X.shape[1], *self.hidden_layer_sizes])):
+        # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
+        widest_layer = max(len(parameter) for parameter in self.flow_.parameters())
+        with torch.no_grad(), one_thread_if_small(len(X) * widest_layer):
             for batch in gen_batches(len(X), min(chunk, 4096)):
                 out[batch] = function(X[batch])
         return out

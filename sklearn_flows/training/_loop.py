@@ -142,7 +142,7 @@ def fit_flow(
             total = train.values.new_zeros(())
             for i, batch in enumerate(order.tensor_split(n_batches)):
                 loss = -(train.weight[batch] * flow.log_prob(train.values[batch])).mean()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                torch.autograd.backward(loss)
                 total += loss.detach() * len(batch)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)
@@ -155,7 +155,6 @@ def fit_flow(
                     raise DivergedError(f"the loss was {epoch_loss} at every step size down to {step_scale * learning_rate:g}")
                 step_scale /= 2
                 parameters.values.copy_(epoch_start)
-                parameters.gradients.zero_()
                 optimiser.reset()
                 continue
 

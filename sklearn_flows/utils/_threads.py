@@ -19,8 +19,8 @@ def _controller():
 def one_thread_if_small(n_scalars):
     """Keep small kernels on one thread.
 
-    Threads meet at the end of each kernel. On a machine that is busy otherwise, each such meeting waits for the scheduler:
-    fits of 40 rows took 3 to 31 s on two threads beside a busy process, and 0.2 to 0.3 s on one.
+    Threads meet at the end of each kernel. On a machine that is busy otherwise, each such meeting waits for the scheduler,
+    which takes far longer than the kernel.
 
     Parameters
     ----------

@@ -107,3 +107,11 @@ def test_a_warm_start_goes_on_alike_from_a_copy(make_density, X):
     density = make_density(warm_start=True).fit(X)
     copy = pickle.loads(pickle.dumps(density))
     assert fingerprint(copy.fit(X)) == fingerprint(density.fit(X))
+
+
+def test_parameters_set_after_the_fit_change_no_answer(make_density, X):
+    density = make_density().fit(X)
+    scores, samples = density.score_samples(X), density.sample(5, random_state=0)
+    density.set_params(hidden_layer_sizes=None, activation=None, n_transforms=None, device=None, random_state=None)
+    assert np.array_equal(density.score_samples(X), scores)
+    assert np.array_equal(density.sample(5, random_state=0), samples)
