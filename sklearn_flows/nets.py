@@ -4,25 +4,74 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "elu": nn.ELU,
+from ._workspace import empty
+
+aten = torch.ops.aten
+
+
+class Activation(NamedTuple):
+    """An activation :math:`a = \\sigma(y)` and the way back through it.
+
+    Both take tensors to write to, which may be their own arguments: ``apply(y, out=a)``, ``backward(g_a, y, a, out=g_y)``.
+    """
+
+    apply: Callable[..., Tensor]
+    backward: Callable[..., Tensor]
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(
+        lambda y, out: torch.clamp_min(y, 0, out=out),
+        lambda g, y, a, out: aten.threshold_backward.grad_input(g, a, 0, grad_input=out),
+    ),
+    "tanh": Activation(
+        lambda y, out: torch.tanh(y, out=out),
+        lambda g, y, a, out: aten.tanh_backward.grad_input(g, a, grad_input=out),
+    ),
+    "silu": Activation(
+        lambda y, out: aten.silu.out(y, out=out),
+        lambda g, y, a, out: aten.silu_backward.grad_input(g, y, grad_input=out),
+    ),
+    "gelu": Activation(
+        lambda y, out: aten.gelu.out(y, out=out),
+        lambda g, y, a, out: aten.gelu_backward.grad_input(g, y, grad_input=out),
+    ),
+    "elu": Activation(
+        lambda y, out: aten.elu.out(y, out=out),
+        lambda g, y, a, out: aten.elu_backward.grad_input(g, 1, 1, 1, False, y, grad_input=out),
+    ),
 }
 
 
-class _Linear(nn.Linear):
-    """Linear layer initialised from a generator, never from torch's global one, and by default with zeros."""
+class Linear(nn.Linear):
+    """Linear layer :math:`y = W x + b`, initialised from a generator, never from torch's global one.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Number of inputs and outputs.
+    generator : torch.Generator or None
+        Source of the initial weights; None means zeros.
+
+    Attributes
+    ----------
+    n_seen : ndarray of shape (n_out,)
+        How many inputs each output sees: the first ones.
+    blocks : list of (int, int, int)
+        Groups of outputs that are multiplied at once: the first, one after the last, and how many inputs they see.
+    """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator | None = None) -> None:
         super().__init__(n_in, n_out, device="cpu", dtype=torch.float32)
+        self.n_seen = np.full(n_out, n_in)
+        self.blocks = [(0, n_out, n_in)]
         if generator is not None and n_in > 0:
             bound = 1 / math.sqrt(n_in)
             nn.init.uniform_(self.weight, -bound, bound, generator=generator)
@@ -33,8 +82,11 @@ class _Linear(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-class MaskedLinear(_Linear):
-    """Linear layer :math:`y = (M \\odot W) x + b` with a fixed binary mask.
+class MaskedLinear(Linear):
+    """Linear layer in which some weights don't exist: they are zero, and so are their gradients.
+
+    A mask in which each output sees the first few inputs, later outputs as many or more, has the shape of stairs. Outputs are
+    multiplied in groups, each with the inputs that any of the group sees: the rest is never touched.
 
     Parameters
     ----------
@@ -48,13 +100,139 @@ class MaskedLinear(_Linear):
 
     def __init__(self, mask: Tensor, generator: torch.Generator | None = None) -> None:
         super().__init__(mask.shape[1], mask.shape[0], generator)
-        self.register_buffer("mask", mask)
+        # As numbers: multiplying by them is faster than selecting.
+        self.register_buffer("mask", mask.to(self.weight.dtype))
+        with torch.no_grad():
+            self.weight.mul_(self.mask)
+        self.n_seen = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).numpy() if mask.shape[1] else self.n_seen
+        self.blocks = _blocks(self.n_seen, mask.shape[1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.mask, self.bias)
+
+# Weights of a block of a masked layer. Smaller blocks skip more zeros, but products of small matrices are slower.
+_BLOCK_SIZE = 2**14
+_MAX_BLOCKS = 8
 
 
-class MLP(nn.Sequential):
+def _blocks(n_seen: np.ndarray, n_in: int) -> list[tuple[int, int, int]]:
+    n_blocks = max(1, min(_MAX_BLOCKS, len(n_seen) * n_in // _BLOCK_SIZE))
+    ends = [len(n_seen) * (i + 1) // n_blocks for i in range(n_blocks)]
+    return [(start, end, int(n_seen[start:end].max())) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class _Network(torch.autograd.Function):
+    """Linear layers with activations between them, as one step of the tape.
+
+    Everything is transposed: units come before samples, so that the units that a block sees are one piece of memory, and so are
+    the samples of each output. All arguments may have a leading axis of members.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Activation, layers: Sequence[Linear], *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[::2], parameters[1::2]
+        if weights[0].ndim > x.ndim:
+            x = x.expand(len(weights[0]), *x.shape)
+        add_product = torch.addmm if x.ndim == 2 else torch.baddbmm
+        inputs, outputs = [], []
+        for layer, weight, bias in zip(layers, weights, biases, strict=True):
+            inputs.append(x)
+            y = empty((*x.shape[:-2], weight.shape[-2], x.shape[-1]), x)
+            for start, end, n_seen in layer.blocks:
+                rows = slice(start, end)
+                add_product(
+                    bias[..., rows, None], weight[..., rows, :n_seen], x[..., :n_seen, :], out=y[..., rows, :]
+                )
+            outputs.append(y)
+            if len(outputs) < len(layers):
+                x = activation.apply(y, out=empty(y.shape, y))
+        ctx.activation, ctx.layers = activation, layers
+        ctx.save_for_backward(*weights, *inputs, *outputs[:-1])
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        (g_y,) = gradients
+        layers = ctx.layers
+        n = len(layers)
+        weights, inputs, outputs = ctx.saved_tensors[:n], ctx.saved_tensors[n : 2 * n], ctx.saved_tensors[2 * n :]
+        product, add_product = (torch.mm, torch.addmm) if g_y.ndim == 2 else (torch.bmm, torch.baddbmm)
+        g_parameters: list[Tensor] = []
+        g_x = None
+        for i in reversed(range(n)):
+            weight, x = weights[i], inputs[i]
+            g_weight = empty(weight.shape, weight)
+            if isinstance(layers[i], MaskedLinear):
+                g_weight.zero_()  # what no block covers
+            g_x = empty(x.shape, x) if i > 0 or ctx.needs_input_grad[0] else None
+            n_filled = 0
+            # From the last block, which sees the most inputs, so that each part of g_x is filled before it is added to.
+            for start, end, n_seen in reversed(layers[i].blocks):
+                rows = slice(start, end)
+                g_rows = g_y[..., rows, :]
+                product(g_rows, x[..., :n_seen, :].mT, out=g_weight[..., rows, :n_seen])
+                if g_x is not None:
+                    part, transposed = g_x[..., :n_seen, :], weight[..., rows, :n_seen].mT
+                    if n_filled:
+                        add_product(part, transposed, g_rows, out=part)
+                    else:
+                        product(transposed, g_rows, out=part)
+                        n_filled = n_seen
+            if isinstance(layers[i], MaskedLinear):
+                g_weight.mul_(layers[i].mask)
+            g_parameters += [g_y.sum(dim=-1), g_weight]
+            if g_x is not None:
+                g_x[..., n_filled:, :] = 0
+            if i > 0:
+                g_y = ctx.activation.backward(g_x, outputs[i - 1], x, out=g_x)
+        return (g_x, None, None, *reversed(g_parameters))
+
+
+class FeedForward(nn.Module):
+    """Linear layers with activations between them.
+
+    Parameters
+    ----------
+    layers : sequence of Linear
+        The layers.
+    activation : str
+        A key of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, layers: Sequence[Linear], activation: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.activation = activation
+
+    def extra_repr(self) -> str:
+        return f"activation={self.activation!r}"
+
+    def parameter_list(self) -> list[Tensor]:
+        """Weights and biases of the layers, in turn."""
+        return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Compute the outputs of the last layer.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_samples, n_in)
+            Inputs.
+
+        Returns
+        -------
+        Tensor of shape (..., n_samples, n_out)
+            Outputs; in memory units come before samples.
+        """
+        y: Tensor = _Network.apply(x.mT, ACTIVATIONS[self.activation], tuple(self.layers), *self.parameter_list())
+        return y.mT
+
+
+def split_by_feature(outputs: Tensor, n_features: int) -> Tensor:
+    """View the outputs of a conditioner, (..., n_samples, n_features * n_parameters), as (..., n_features, n_parameters)."""
+    return outputs.mT.unflatten(-2, (n_features, -1)).movedim(-1, -3)
+
+
+class MLP(FeedForward):
     """Multilayer perceptron whose output is zero at the start.
 
     Parameters
@@ -72,14 +250,18 @@ class MLP(nn.Sequential):
     def __init__(
         self, n_in: int, n_out: int, hidden_layer_sizes: Sequence[int], activation: str, generator: torch.Generator
     ) -> None:
-        layers: list[nn.Module] = []
+        layers: list[Linear] = []
         for width in hidden_layer_sizes:
-            layers += [_Linear(n_in, width, generator), ACTIVATIONS[activation]()]
+            layers.append(Linear(n_in, width, generator))
             n_in = width
-        super().__init__(*layers, _Linear(n_in, n_out))
+        super().__init__([*layers, Linear(n_in, n_out)], activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same as ``outputs``."""
+        return self.outputs(x)
 
 
-class MADE(nn.Module):
+class MADE(FeedForward):
     """Masked network whose outputs for feature :math:`i` see the inputs :math:`1, \\dots, i - 1` alone [1]_.
 
     The output is zero at the start.
@@ -111,40 +293,39 @@ class MADE(nn.Module):
         activation: str,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.n_features, self.n_parameters = n_features, n_parameters
         # Degree m: an input's own number; a hidden unit of degree m sees inputs up to m. Hidden degrees run from
         # 1 to n_features - 1, sorted and evenly spread (the paper draws them at random, which wastes small layers).
         degrees = torch.arange(1, n_features + 1)
         inputs = degrees
-        layers: list[nn.Module] = []
+        layers: list[Linear] = []
         # How many units of each hidden layer have a degree of at most 0, 1, 2, …: being sorted, they are the first ones.
-        self._n_units_up_to: list[list[int]] = []
+        n_units_up_to: list[list[int]] = []
         for width in hidden_layer_sizes:
             hidden = 1 + torch.arange(width) * max(1, n_features - 1) // width
-            layers += [MaskedLinear(hidden[:, None] >= inputs, generator), ACTIVATIONS[activation]()]
-            self._n_units_up_to.append([int((hidden <= m).sum()) for m in range(n_features)])
+            layers.append(MaskedLinear(hidden[:, None] >= inputs, generator))
+            n_units_up_to.append([int((hidden <= m).sum()) for m in range(n_features)])
             inputs = hidden
         layers.append(MaskedLinear((degrees[:, None] > inputs).repeat_interleave(n_parameters, dim=0)))
-        self.layers = nn.Sequential(*layers)
+        super().__init__(layers, activation)
+        self.n_features, self.n_parameters = n_features, n_parameters
+        self._n_units_up_to = n_units_up_to
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the parameters of every feature.
 
         Parameters
         ----------
-        x : Tensor of shape (n_samples, n_features)
+        x : Tensor of shape (..., n_samples, n_features)
             The features.
 
         Returns
         -------
-        Tensor of shape (n_samples, n_features, n_parameters)
-            Row ``[:, i]`` depends on ``x[:, :i]`` alone.
+        Tensor of shape (..., n_samples, n_features, n_parameters)
+            Row ``[..., i, :]`` depends on ``x[..., :i]`` alone; in memory samples come last.
         """
-        parameters: Tensor = self.layers(x)
-        return parameters.view(x.shape[0], self.n_features, self.n_parameters)
+        return split_by_feature(self.outputs(x), self.n_features)
 
-    def in_order(self, n_samples: int, solve: Callable[[int, Tensor], Tensor]) -> None:
+    def in_order(self, like: Tensor, solve: Callable[[int, Tensor], Tensor]) -> None:
         """Compute the parameters of one feature after another, where each feature follows from its own parameters.
 
         A feature becomes an input as soon as it is known, and each hidden unit is computed once, when all that it sees is
@@ -153,26 +334,43 @@ class MADE(nn.Module):
 
         Parameters
         ----------
-        n_samples : int
-            Number of rows.
+        like : Tensor of shape (..., n_samples, n_features)
+            Any tensor of the shape of the inputs, on their device and of their dtype.
         solve : callable
             Called as ``solve(i, parameters)`` for each feature ``i`` in order, with its parameters, shape
-            ``(n_samples, n_parameters)``; returns feature ``i``, shape ``(n_samples,)``.
+            ``(..., n_samples, 1, n_parameters)``; returns feature ``i``, shape ``(..., n_samples, 1)``.
         """
-        *hidden_layers, output = [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
-        activation = self.layers[1] if hidden_layers else None
-        # Transposed, units first: the units known so far are then a contiguous block. Those of the inputs come first.
-        known = [output.weight.new_empty(0, n_samples) for _ in range(len(hidden_layers) + 1)]
+        *hidden_layers, output = self.layers
+        activation = ACTIVATIONS[self.activation]
+        members, n_samples = like.shape[:-2], like.shape[-2]
+
+        def unknown(n_units: int) -> Tensor:
+            return like.new_empty(*members, n_units, n_samples)
+
+        # What is known so far, units first: they are then one piece of memory. Inputs, then each hidden layer.
+        known = [unknown(self.n_features), *(unknown(layer.out_features) for layer in hidden_layers)]
+        n_known = [0] * len(known)
+
+        def outputs(layer: Linear, units: slice, level: int) -> Tensor:
+            inputs = slice(n_known[level])
+            return matrix_product_plus(
+                layer.weight[..., units, inputs], known[level][..., inputs, :], layer.bias[..., units, None]
+            )
+
         for i in range(self.n_features):
             for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self._n_units_up_to, strict=True)):
-                # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't in `known` yet.
-                units = slice(known[level + 1].shape[0], n_units_up_to[i])
+                # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't known yet.
+                units = slice(n_known[level + 1], n_units_up_to[i])
                 if units.start < units.stop:
-                    assert activation is not None
-                    weight = layer.weight[units, : known[level].shape[0]]
-                    new = activation(torch.addmm(layer.bias[units, None], weight, known[level]))
-                    known[level + 1] = torch.cat([known[level + 1], new])
+                    y = outputs(layer, units, level)
+                    known[level + 1][..., units, :] = activation.apply(y, out=y)
+                    n_known[level + 1] = units.stop
             rows = slice(i * self.n_parameters, (i + 1) * self.n_parameters)
-            weight = output.weight[rows, : known[-1].shape[0]]
-            parameters = torch.addmm(output.bias[rows, None], weight, known[-1]).T.contiguous()
-            known[0] = torch.cat([known[0], solve(i, parameters)[None]])
+            parameters = split_by_feature(outputs(output, rows, len(hidden_layers)).mT, 1)
+            known[0][..., i, :] = solve(i, parameters).squeeze(-1)
+            n_known[0] = i + 1
+
+
+def matrix_product_plus(matrix: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+    """Compute ``matrix @ x + bias``, where all may have a leading axis of members."""
+    return torch.addmm(bias, matrix, x) if matrix.ndim == x.ndim == 2 else matrix @ x + bias

@@ -22,16 +22,17 @@ class FlatParameters:
     ----------
     values, gradients : Tensor of shape (n_parameters,)
         The flat vectors.
-    decays : Tensor of shape (n_parameters,)
-        One where weight decay applies (weights of linear layers in networks), else zero.
+    n_decaying : int
+        How many of them, the first ones, weight decay applies to: weights of linear layers in networks.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = list(module.parameters())
         weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
+        # Those that decay come first, so that they too are one piece.
+        parameters = sorted(module.parameters(), key=lambda p: id(p) not in weights)
         self.values = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.gradients = torch.zeros_like(self.values)
-        self.decays = torch.cat([torch.full_like(p.detach(), float(id(p) in weights)).reshape(-1) for p in parameters])
+        self.n_decaying = sum(p.numel() for p in parameters if id(p) in weights)
         sizes = [p.numel() for p in parameters]
         for p, value, gradient in zip(
             parameters, torch.split(self.values, sizes), torch.split(self.gradients, sizes), strict=True
@@ -81,27 +82,39 @@ class AdamW:
 
     def reset(self) -> None:
         """Forget all moments."""
-        self.first_moment = torch.zeros_like(self.parameters.values)
-        self.second_moment = torch.zeros_like(self.parameters.values)
-        self.n_steps = 0
+        values = self.parameters.values
+        self.first_moment, self.second_moment = torch.zeros_like(values), torch.zeros_like(values)
+        self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float | Tensor) -> None:
         """Take a step along the current gradients, and clear them."""
-        values, gradients = self.parameters.values, self.parameters.gradients
+        flat = self.parameters
         # The norm stays on the device: reading it would wait for the whole backward pass.
-        gradients.mul_((self.max_norm / (gradients.norm() + 1e-6)).clamp(max=1.0))
-        beta_1, beta_2 = self.betas
+        excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0)
         self.n_steps += 1
-        self.first_moment.lerp_(gradients, 1 - beta_1)
-        self.second_moment.mul_(beta_2).addcmul_(gradients, gradients, value=1 - beta_2)
-        correction_1 = 1 - beta_1**self.n_steps
-        correction_2 = 1 - beta_2**self.n_steps
-        if self.weight_decay:
-            values.addcmul_(values, self.parameters.decays, value=-learning_rate * self.weight_decay)
-        denominator = self.second_moment.div(correction_2).sqrt_().add_(self.eps)
-        values.addcdiv_(self.first_moment, denominator, value=-learning_rate / correction_1)
-        gradients.zero_()
+        everything = (flat.values, flat.gradients, self.first_moment, self.second_moment)
+        decaying, others = slice(flat.n_decaying), slice(flat.n_decaying, None)
+        for part, weight_decay in ((decaying, self.weight_decay), (others, 0.0)):
+            values, gradients, first_moment, second_moment = (vector[part] for vector in everything)
+            # torch's own kernel, one pass over memory, without the class around it.
+            torch._fused_adamw_(
+                [values],
+                [gradients],
+                [first_moment],
+                [second_moment],
+                [],
+                [self.n_steps],
+                lr=learning_rate,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=weight_decay,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=excess,
+            )
+        flat.gradients.zero_()
 
 
 def warmup_cosine(step: int, n_steps: int, warmup_share: float = 0.05) -> float:

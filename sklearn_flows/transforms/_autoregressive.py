@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..nets import MADE
 from ._base import Transform
-from ._elementwise import CONDITIONER_BOUND, Transformer
+from ._conditioned import map_conditioned
+from ._elementwise import Transformer, clip_for_conditioner
 
 
 class MaskedAutoregressive(Transform):
@@ -38,23 +39,18 @@ class MaskedAutoregressive(Transform):
     def extra_repr(self) -> str:
         return f"transformer={self.transformer!r}"
 
-    def _parameters_from(self, x: Tensor) -> Tensor:
-        parameters: Tensor = self.conditioner(x.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
-        return parameters
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_derivatives = self.transformer.forward(x, self._parameters_from(x))
-        return z, log_derivatives.sum(dim=-1)
+        return map_conditioned(self.transformer, self.conditioner, x, x)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         solved: list[Tensor] = []
-        terms: list[Tensor] = [z.new_zeros(z.shape[0])]
+        terms: list[Tensor] = [z.new_zeros(*z.shape[:-1], 1)]
 
         def solve(i: int, parameters: Tensor) -> Tensor:
-            x_i, term = self.transformer.inverse(z[:, i], parameters)
+            x_i, term = self.transformer.inverse(z[..., i : i + 1], parameters)
             solved.append(x_i)
             terms.append(term)
-            return x_i.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND)
+            return clip_for_conditioner(x_i)
 
-        self.conditioner.in_order(z.shape[0], solve)
-        return torch.stack(solved, dim=1) if solved else z, torch.stack(terms).sum(dim=0)
+        self.conditioner.in_order(z, solve)
+        return torch.cat(solved, dim=-1) if solved else z, torch.cat(terms, dim=-1).sum(dim=-1)

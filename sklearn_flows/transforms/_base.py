@@ -64,7 +64,7 @@ class Composed(Transform):
         self.transforms = nn.ModuleList(transforms)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(x.shape[0])
+        log_det = x.new_zeros(x.shape[:-1])
         for transform in self.transforms:
             assert isinstance(transform, Transform)  # ModuleList forgets the type
             x, term = transform.forward(x)
@@ -72,7 +72,7 @@ class Composed(Transform):
         return x, log_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(z.shape[0])
+        log_det = z.new_zeros(z.shape[:-1])
         for transform in reversed(self.transforms):
             assert isinstance(transform, Transform)
             z, term = transform.inverse(z)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..nets import FeedForward
 from ._base import Transform
-from ._elementwise import CONDITIONER_BOUND, Transformer
+from ._conditioned import map_conditioned
+from ._elementwise import Transformer
+from ._linear import select
 
 
 class Coupling(Transform):
@@ -18,7 +21,7 @@ class Coupling(Transform):
     ----------
     transformer : Transformer
         The scalar bijection :math:`\\tau`.
-    conditioner : nn.Module
+    conditioner : FeedForward
         Network from the features that stay, shape ``(n, n_staying)``, to the raw parameters of the others,
         shape ``(n, n_moving * transformer.n_parameters)``.
     stays : Tensor of shape (n_features,), dtype bool
@@ -33,7 +36,7 @@ class Coupling(Transform):
     moving: Tensor
     merged_order: Tensor
 
-    def __init__(self, transformer: Transformer, conditioner: nn.Module, stays: Tensor) -> None:
+    def __init__(self, transformer: Transformer, conditioner: FeedForward, stays: Tensor) -> None:
         super().__init__()
         self.transformer = transformer
         self.conditioner = conditioner
@@ -45,16 +48,16 @@ class Coupling(Transform):
     def extra_repr(self) -> str:
         return f"transformer={self.transformer!r}"
 
-    def _parameters_from(self, kept: Tensor) -> Tensor:
-        raw: Tensor = self.conditioner(kept.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND))
-        return raw.view(kept.shape[0], self.moving.shape[0], self.transformer.n_parameters)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        kept = x[:, self.staying]
-        moved, log_derivatives = self.transformer.forward(x[:, self.moving], self._parameters_from(kept))
-        return torch.cat([kept, moved], dim=1)[:, self.merged_order], log_derivatives.sum(dim=-1)
+        return self._map(x, inverse=False)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        kept = z[:, self.staying]
-        moved, log_derivatives = self.transformer.inverse(z[:, self.moving], self._parameters_from(kept))
-        return torch.cat([kept, moved], dim=1)[:, self.merged_order], log_derivatives.sum(dim=-1)
+        return self._map(z, inverse=True)
+
+    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        kept = select(x, self.staying)
+        moved, log_det = map_conditioned(self.transformer, self.conditioner, kept, select(x, self.moving), inverse=inverse)
+        return self._merge(kept, moved), log_det
+
+    def _merge(self, kept: Tensor, moved: Tensor) -> Tensor:
+        return select(torch.cat([kept.mT, moved.mT], dim=-2).mT, self.merged_order)

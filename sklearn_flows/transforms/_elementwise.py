@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Conditioners see their inputs clipped to this many standard deviations. The parameters of a row far outside the training data
 # are then those at its edge instead of an extrapolation, in which the exponentials of several layers multiply: one such row
 # could cost an unclipped flow 1e11 nats. The map stays invertible and its log-determinant exact.
 CONDITIONER_BOUND = 4.0
+
+
+def clip_for_conditioner(x: Tensor) -> Tensor:
+    """Bring the inputs of a conditioner into the range that it knows from training."""
+    return x.clamp(-CONDITIONER_BOUND, CONDITIONER_BOUND)
 
 
 class Transformer(ABC):
@@ -71,14 +79,34 @@ class Affine(Transformer):
     def n_parameters(self) -> int:
         return 2
 
-    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        mu, a = parameters.unbind(dim=-1)
-        return mu, a / (1 + a.abs() / self.log_scale_bound)
-
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        mu, alpha = self._shift_and_log_scale(parameters)
-        return (x - mu) * (-alpha).exp(), -alpha
+        result: tuple[Tensor, Tensor] = _Affine.apply(x, *parameters.unbind(dim=-1), self.log_scale_bound)
+        return result
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        mu, alpha = self._shift_and_log_scale(parameters)
+        mu, a = parameters.unbind(dim=-1)
+        alpha = a / (1 + a.abs() / self.log_scale_bound)
         return z * alpha.exp() + mu, alpha
+
+
+class _Affine(torch.autograd.Function):
+    """The way towards the latent space as one step of the tape: training takes it, and half of its time went to the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mu: Tensor, a: Tensor, log_scale_bound: float) -> tuple[Tensor, Tensor]:
+        squash = 1 + a.abs() / log_scale_bound
+        log_derivative = -a / squash
+        scale = log_derivative.exp()
+        z = (x - mu) * scale
+        ctx.save_for_backward(z, scale, squash)
+        return z, log_derivative
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        g_z, g_log_derivative = gradients
+        z, scale, squash = ctx.saved_tensors
+        g_x = g_z * scale
+        # d(-alpha)/da = -1 / squash^2
+        g_a = -(g_log_derivative + g_z * z) / squash.square()
+        return g_x, -g_x, g_a, None

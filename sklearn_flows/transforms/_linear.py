@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..nets import matrix_product_plus
 from ._base import Transform
+
+
+def select(x: Tensor, features: Tensor) -> Tensor:
+    """Take features of rows, shape (..., n_samples, n_features), in a given order."""
+    return x.mT.index_select(-2, features).mT
 
 
 class Permutation(Transform):
@@ -26,10 +32,10 @@ class Permutation(Transform):
         self.register_buffer("inverse_order", order.argsort())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, self.order], x.new_zeros(x.shape[0])
+        return select(x, self.order), x.new_zeros(x.shape[:-1])
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z[:, self.inverse_order], z.new_zeros(z.shape[0])
+        return select(z, self.inverse_order), z.new_zeros(z.shape[:-1])
 
 
 class LULinear(Transform):
@@ -77,19 +83,17 @@ class LULinear(Transform):
             linear.log_diagonal.copy_(diagonal.log())
         return linear
 
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        identity = torch.eye(self.lower.shape[0], dtype=self.lower.dtype, device=self.lower.device)
-        lower = self.lower.tril(-1) + identity
-        upper = self.upper.triu(1) + self.log_diagonal.exp().diag()
-        return lower, upper
+    def _upper(self) -> Tensor:
+        return self.upper.triu(1) + self.log_diagonal.exp().diag_embed()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        lower, upper = self._factors()
-        z = nn.functional.linear(x, lower @ upper, self.bias)
-        return z, self.log_diagonal.sum().expand(x.shape[0])
+        upper = self._upper()
+        matrix = matrix_product_plus(self.lower.tril(-1), upper, upper)  # the unit diagonal of L adds U itself
+        z = matrix_product_plus(matrix, x.mT, self.bias.unsqueeze(-1)).mT
+        return z, self.log_diagonal.sum(dim=-1, keepdim=True).expand(z.shape[:-1])
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        lower, upper = self._factors()
-        y = torch.linalg.solve_triangular(lower, (z - self.bias).T, upper=False, unitriangular=True)
-        x = torch.linalg.solve_triangular(upper, y, upper=True).T
-        return x, -self.log_diagonal.sum().expand(z.shape[0])
+        shifted = (z.mT - self.bias.unsqueeze(-1))
+        y = torch.linalg.solve_triangular(self.lower.tril(-1), shifted, upper=False, unitriangular=True)
+        x = torch.linalg.solve_triangular(self._upper(), y, upper=True).mT
+        return x, -self.log_diagonal.sum(dim=-1, keepdim=True).expand(x.shape[:-1])
