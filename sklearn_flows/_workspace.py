@@ -16,7 +16,7 @@ class Workspace:
     Without it the memory of one training step goes back to the operating system at its end, and comes back in the next one
     page by page, each filled with zeros first: for large batches that takes as long as the arithmetic.
 
-    The n-th request of a round gets the n-th buffer, so a round must be over, with all that it computed, before the next begins.
+    The n-th request of a round gets the n-th buffer, so a round must be over, with all that it computed, when the next begins.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -19,7 +18,7 @@ aten = torch.ops.aten
 class Activation(NamedTuple):
     """An activation :math:`a = \\sigma(y)` and the way back through it.
 
-    Both take tensors to write to, which may be their own arguments: ``apply(y, out=a)``, ``backward(g_a, y, a, out=g_y)``.
+    They can write to a tensor, which may be one of their arguments: ``apply(y, out=a)``, ``backward(g_a, y, a, out=g_y)``.
     """
 
     apply: Callable[..., Tensor]
@@ -28,23 +27,23 @@ class Activation(NamedTuple):
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(
-        lambda y, out: torch.clamp_min(y, 0, out=out),
+        lambda y, out=None: torch.clamp_min(y, 0, out=out),
         lambda g, y, a, out: aten.threshold_backward.grad_input(g, a, 0, grad_input=out),
     ),
     "tanh": Activation(
-        lambda y, out: torch.tanh(y, out=out),
+        lambda y, out=None: torch.tanh(y, out=out),
         lambda g, y, a, out: aten.tanh_backward.grad_input(g, a, grad_input=out),
     ),
     "silu": Activation(
-        lambda y, out: aten.silu.out(y, out=out),
+        lambda y, out=None: aten.silu(y) if out is None else aten.silu.out(y, out=out),
         lambda g, y, a, out: aten.silu_backward.grad_input(g, y, grad_input=out),
     ),
     "gelu": Activation(
-        lambda y, out: aten.gelu.out(y, out=out),
+        lambda y, out=None: aten.gelu(y) if out is None else aten.gelu.out(y, out=out),
         lambda g, y, a, out: aten.gelu_backward.grad_input(g, y, grad_input=out),
     ),
     "elu": Activation(
-        lambda y, out: aten.elu.out(y, out=out),
+        lambda y, out=None: aten.elu(y) if out is None else aten.elu.out(y, out=out),
         lambda g, y, a, out: aten.elu_backward.grad_input(g, 1, 1, 1, False, y, grad_input=out),
     ),
 }
@@ -62,7 +61,7 @@ class Linear(nn.Linear):
 
     Attributes
     ----------
-    n_seen : ndarray of shape (n_out,)
+    n_seen : list of int
         How many inputs each output sees: the first ones.
     blocks : list of (int, int, int)
         Groups of outputs that are multiplied at once: the first, one after the last, and how many inputs they see.
@@ -70,7 +69,7 @@ class Linear(nn.Linear):
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator | None = None) -> None:
         super().__init__(n_in, n_out, device="cpu", dtype=torch.float32)
-        self.n_seen = np.full(n_out, n_in)
+        self.n_seen = [n_in] * n_out
         self.blocks = [(0, n_out, n_in)]
         if generator is not None and n_in > 0:
             bound = 1 / math.sqrt(n_in)
@@ -85,13 +84,13 @@ class Linear(nn.Linear):
 class MaskedLinear(Linear):
     """Linear layer in which some weights don't exist: they are zero, and so are their gradients.
 
-    A mask in which each output sees the first few inputs, later outputs as many or more, has the shape of stairs. Outputs are
+    Each output sees the first few inputs, later outputs as many or more, so the mask has the shape of stairs. Outputs are
     multiplied in groups, each with the inputs that any of the group sees: the rest is never touched.
 
     Parameters
     ----------
     mask : Tensor of shape (n_out, n_in), dtype bool
-        Which weights exist.
+        Which weights exist: in each row the first few, in later rows as many or more.
     generator : torch.Generator or None
         Source of the initial weights; None means zeros.
     """
@@ -104,7 +103,7 @@ class MaskedLinear(Linear):
         self.register_buffer("mask", mask.to(self.weight.dtype))
         with torch.no_grad():
             self.weight.mul_(self.mask)
-        self.n_seen = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1).numpy() if mask.shape[1] else self.n_seen
+        self.n_seen = mask.sum(dim=1).tolist()
         self.blocks = _blocks(self.n_seen, mask.shape[1])
 
 
@@ -113,10 +112,10 @@ _BLOCK_SIZE = 2**14
 _MAX_BLOCKS = 8
 
 
-def _blocks(n_seen: np.ndarray, n_in: int) -> list[tuple[int, int, int]]:
+def _blocks(n_seen: list[int], n_in: int) -> list[tuple[int, int, int]]:
     n_blocks = max(1, min(_MAX_BLOCKS, len(n_seen) * n_in // _BLOCK_SIZE))
     ends = [len(n_seen) * (i + 1) // n_blocks for i in range(n_blocks)]
-    return [(start, end, int(n_seen[start:end].max())) for start, end in zip([0, *ends], ends, strict=False)]
+    return [(start, end, max(n_seen[start:end], default=0)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class _Network(torch.autograd.Function):
@@ -138,9 +137,7 @@ class _Network(torch.autograd.Function):
             y = empty((*x.shape[:-2], weight.shape[-2], x.shape[-1]), x)
             for start, end, n_seen in layer.blocks:
                 rows = slice(start, end)
-                add_product(
-                    bias[..., rows, None], weight[..., rows, :n_seen], x[..., :n_seen, :], out=y[..., rows, :]
-                )
+                add_product(bias[..., rows, None], weight[..., rows, :n_seen], x[..., :n_seen, :], out=y[..., rows, :])
             outputs.append(y)
             if len(outputs) < len(layers):
                 x = activation.apply(y, out=empty(y.shape, y))
@@ -206,9 +203,12 @@ class FeedForward(nn.Module):
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}"
 
+    def _linear(self) -> list[Linear]:
+        return [layer for layer in self.layers if isinstance(layer, Linear)]  # ModuleList forgets the type
+
     def parameter_list(self) -> list[Tensor]:
         """Weights and biases of the layers, in turn."""
-        return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)]
+        return [parameter for layer in self._linear() for parameter in (layer.weight, layer.bias)]
 
     def outputs(self, x: Tensor) -> Tensor:
         """Compute the outputs of the last layer.
@@ -223,13 +223,14 @@ class FeedForward(nn.Module):
         Tensor of shape (..., n_samples, n_out)
             Outputs; in memory units come before samples.
         """
-        y: Tensor = _Network.apply(x.mT, ACTIVATIONS[self.activation], tuple(self.layers), *self.parameter_list())
+        y: Tensor = _Network.apply(x.mT, ACTIVATIONS[self.activation], self._linear(), *self.parameter_list())
         return y.mT
 
 
-def split_by_feature(outputs: Tensor, n_features: int) -> Tensor:
+def split_by_feature(outputs: Tensor, n_features: int, n_parameters: int) -> Tensor:
     """View the outputs of a conditioner, (..., n_samples, n_features * n_parameters), as (..., n_features, n_parameters)."""
-    return outputs.mT.unflatten(-2, (n_features, -1)).movedim(-1, -3)
+    by_feature: Tensor = outputs.mT.unflatten(-2, (n_features, n_parameters))
+    return by_feature.movedim(-1, -3)
 
 
 class MLP(FeedForward):
@@ -323,7 +324,7 @@ class MADE(FeedForward):
         Tensor of shape (..., n_samples, n_features, n_parameters)
             Row ``[..., i, :]`` depends on ``x[..., :i]`` alone; in memory samples come last.
         """
-        return split_by_feature(self.outputs(x), self.n_features)
+        return split_by_feature(self.outputs(x), self.n_features, self.n_parameters)
 
     def in_order(self, like: Tensor, solve: Callable[[int, Tensor], Tensor]) -> None:
         """Compute the parameters of one feature after another, where each feature follows from its own parameters.
@@ -340,35 +341,36 @@ class MADE(FeedForward):
             Called as ``solve(i, parameters)`` for each feature ``i`` in order, with its parameters, shape
             ``(..., n_samples, 1, n_parameters)``; returns feature ``i``, shape ``(..., n_samples, 1)``.
         """
-        *hidden_layers, output = self.layers
+        *hidden_layers, output = self._linear()
         activation = ACTIVATIONS[self.activation]
         members, n_samples = like.shape[:-2], like.shape[-2]
-
-        def unknown(n_units: int) -> Tensor:
-            return like.new_empty(*members, n_units, n_samples)
-
-        # What is known so far, units first: they are then one piece of memory. Inputs, then each hidden layer.
-        known = [unknown(self.n_features), *(unknown(layer.out_features) for layer in hidden_layers)]
+        # What is known so far, units first: the first ones are then one piece of memory. Inputs, then each hidden layer.
+        known = [
+            like.new_empty(*members, n, n_samples) for n in (self.n_features, *(layer.out_features for layer in hidden_layers))
+        ]
         n_known = [0] * len(known)
+
+        def add(level: int, values: Tensor) -> None:
+            start, n_known[level] = n_known[level], n_known[level] + values.shape[-2]
+            if values.requires_grad:  # the tape forbids to write into what it has seen
+                known[level] = torch.cat([known[level][..., :start, :], values], dim=-2)
+            else:
+                known[level][..., start : n_known[level], :] = values
 
         def outputs(layer: Linear, units: slice, level: int) -> Tensor:
             inputs = slice(n_known[level])
-            return matrix_product_plus(
-                layer.weight[..., units, inputs], known[level][..., inputs, :], layer.bias[..., units, None]
-            )
+            bias = layer.bias[..., units, None]
+            return matrix_product_plus(layer.weight[..., units, inputs], known[level][..., inputs, :], bias)
 
         for i in range(self.n_features):
             for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self._n_units_up_to, strict=True)):
                 # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't known yet.
                 units = slice(n_known[level + 1], n_units_up_to[i])
                 if units.start < units.stop:
-                    y = outputs(layer, units, level)
-                    known[level + 1][..., units, :] = activation.apply(y, out=y)
-                    n_known[level + 1] = units.stop
+                    add(level + 1, activation.apply(outputs(layer, units, level)))
             rows = slice(i * self.n_parameters, (i + 1) * self.n_parameters)
-            parameters = split_by_feature(outputs(output, rows, len(hidden_layers)).mT, 1)
-            known[0][..., i, :] = solve(i, parameters).squeeze(-1)
-            n_known[0] = i + 1
+            parameters = split_by_feature(outputs(output, rows, len(hidden_layers)).mT, 1, self.n_parameters)
+            add(0, solve(i, parameters).mT)
 
 
 def matrix_product_plus(matrix: Tensor, x: Tensor, bias: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows.nets import MaskedLinear
 
 
 @pytest.fixture
@@ -28,6 +29,9 @@ def randomise():
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.normal_(std=std, generator=generator)
+            for layer in module.modules():
+                if isinstance(layer, MaskedLinear):
+                    layer.weight.mul_(layer.mask)
         return module
 
     return randomise

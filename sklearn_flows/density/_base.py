@@ -1,6 +1,7 @@
 """The scikit-learn face that all flow families share."""
 
 import copy
+import math
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._workspace import Workspace
 from ..encoding import TableEncoding, warn_about_discrete_columns
 from ..nets import ACTIVATIONS
 from ..training import DivergedError, Rows, canonical_rows, fit_flow, split_off, whitening_matrix
+from ..transforms import compiled_kernels
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
 from ..utils._sklearn import (
@@ -32,6 +35,15 @@ from ..utils._threads import one_thread_if_small
 from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
 
 _FLOAT_DTYPES = [np.float64, np.float32]
+
+# Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
+# call gives the same bits.
+MIN_STEPS_FOR_COMPILED_KERNELS = 1000
+MIN_SCALARS_FOR_COMPILED_KERNELS = 2**21
+# Rows mapped at once: more would not be faster, and leave the cache.
+MAX_CHUNK = 1024
+# Rows encoded at once before training.
+ENCODING_CHUNK = 2**12
 
 
 class BaseFlowDensity(
@@ -123,23 +135,25 @@ class BaseFlowDensity(
         weight = check_sample_weight(sample_weight, X)
         X_val = None if X_val is None else self._check_X_val(X_val)
         names = feature_names(X_given, X.shape[1])
-        warn_about_discrete_columns(X[weight > 0], names)
+        warn_about_discrete_columns(X if weight.all() else X[weight > 0], names)
 
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
         # From all rows: a column that varies may be constant among those that are not held out.
         encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
-        rows, weight, rows_val, weight_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
-        batch_size = default_batch_size(len(rows)) if self.batch_size == "auto" else self.batch_size
-        max_iter = default_max_iter(len(rows), batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
-
+        part, part_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
         device = self._resolve_device()
-        Z, train, units = _encode_rows(encoding, rows, weight, device)
-        validation, units_val = None, 0.0
-        if rows_val is not None:
-            _, validation, units_val = _encode_rows(encoding, rows_val, weight_val, device)
-        flow = self._build_flow(torch.as_tensor(whitening_matrix(Z, weight)), generator)
+        train, units = _encode_rows(encoding, *part, device)
+        validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
+        # Training needs none of these, and most are as large as the table.
+        del X, X_val, rows, weight, part, part_val
+
+        n_rows = len(train.values)
+        batch_size = default_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size
+        max_iter = default_max_iter(n_rows, batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
+        whitening = whitening_matrix(train.values.numpy(force=True), train.weight.numpy(force=True))
+        flow = self._build_flow(torch.as_tensor(whitening), generator)
         if continues:
             self._load_previous_weights(flow)
         flow.to(device)
@@ -161,10 +175,11 @@ class BaseFlowDensity(
                 "best_validation_score_": result.best_score + units_val if scores else None,
             }
 
-        widest_layer = max([X.shape[1], *self.hidden_layer_sizes])
+        widest_layer = max([self.n_features_in_, *self.hidden_layer_sizes])
         with (
             FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
             one_thread_if_small(batch_size * widest_layer),
+            compiled_kernels(max_iter * math.ceil(n_rows / batch_size) >= MIN_STEPS_FOR_COMPILED_KERNELS),
             torch.autocast(device.type, enabled=False),  # the caller may have switched it on
         ):
             try:
@@ -185,7 +200,7 @@ class BaseFlowDensity(
                     ),
                 )
             except DivergedError as error:
-                widest = names[int(np.flatnonzero(encoding.varies)[np.abs(Z).max(axis=0).argmax()])]
+                widest = names[np.flatnonzero(encoding.varies)[int(train.values.abs().amax(dim=0).argmax())]]
                 raise ValueError(
                     f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
                     f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
@@ -204,19 +219,23 @@ class BaseFlowDensity(
             raise type(error)(f"X_val can't be used: {error}") from error
 
     def _hold_out(self, rows, weight, X_val, rng):
-        """Split canonical rows; return those to train on, those to validate on (or None) and whether to stop early."""
+        """Split canonical rows.
+
+        Returns the part to train on, the part to validate on (or None) and whether to stop early. A part is rows, their weights
+        and the indices of those that belong to it: the rows themselves are copied only as they are encoded.
+        """
         early_stopping = self.early_stopping
         if early_stopping == "auto":
             early_stopping = X_val is not None or len(rows) >= MIN_ROWS_FOR_EARLY_STOPPING
         if X_val is not None:
             rows_val, weight_val = canonical_rows(X_val, np.ones(len(X_val)))
+            kept, validation = np.arange(len(rows)), (rows_val, weight_val, np.arange(len(rows_val)))
         elif early_stopping and len(rows) > 1:
             kept, held_out = split_off(len(rows), self.validation_fraction, rng)
-            rows_val, weight_val = rows[held_out], weight[held_out] / weight[held_out].mean()
-            rows, weight = rows[kept], weight[kept] / weight[kept].mean()
+            validation = (rows, weight, held_out)
         else:
-            rows_val, weight_val = None, None
-        return rows, weight, rows_val, weight_val, early_stopping
+            kept, validation = np.arange(len(rows)), None
+        return (rows, weight, kept), validation, early_stopping
 
     def _load_previous_weights(self, flow):
         if repr(flow) != repr(self.flow_):
@@ -258,17 +277,24 @@ class BaseFlowDensity(
                     stacklevel=5,
                 )
 
-    def _map_rows(self, function, X, n_columns):
-        """Apply a function from a tensor of encoded rows to arrays, in chunks that fit scikit-learn's working memory."""
-        # The widest intermediate of a row: parameters of all features of one layer, several times over.
-        floats_per_row = 200 * max(1, X.shape[1])
-        chunk = max(1, int(get_config()["working_memory"] * 2**20 / (8 * floats_per_row)))
-        out = np.empty((len(X), n_columns) if n_columns else len(X))
+    def _map_rows(self, function, X, out):
+        """Fill ``out``, which may be ``X``, with a function of rows, in chunks that fit scikit-learn's working memory."""
         # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
-        widest_layer = max(len(parameter) for parameter in self.flow_.parameters())
-        with torch.no_grad(), one_thread_if_small(len(X) * widest_layer):
-            for batch in gen_batches(len(X), min(chunk, 4096)):
-                out[batch] = function(X[batch])
+        n_outputs = [len(parameter) for parameter in self.flow_.parameters()]
+        # What all layers compute is kept until a chunk is done: their outputs, which the sum counts twice (weights and biases),
+        # and nearly as much again.
+        bytes_per_row = 8 * max(1, sum(n_outputs))
+        chunk = min(max(1, int(get_config()["working_memory"] * 2**20 / bytes_per_row)), MAX_CHUNK)
+        n_scalars = len(X) * X.shape[1] * len(self.flow_.transform.transforms)
+        with (
+            torch.no_grad(),
+            one_thread_if_small(min(len(X), chunk) * max(n_outputs)),
+            compiled_kernels(n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS),
+        ):
+            workspace = Workspace()
+            for batch in gen_batches(len(X), chunk):
+                with workspace.round():
+                    out[batch] = function(X[batch])
         return out
 
     def score_samples(self, X):
@@ -290,11 +316,11 @@ class BaseFlowDensity(
 
         def log_density(X):
             Z, log_det = encoding.encode(X)
-            log_prob = self.flow_.log_prob(torch.from_numpy(Z[:, encoding.varies])).numpy()
+            log_prob = self.flow_.log_prob(_as_tensor(Z[:, encoding.varies])).numpy()
             return log_prob + _log_density_of_constants(encoding, Z) + log_det
 
         with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
-            return self._map_rows(log_density, X, None).astype(X.dtype, copy=False)
+            return self._map_rows(log_density, X, np.empty(len(X), X.dtype))
 
     def score(self, X, y=None, sample_weight=None):
         """Compute the mean log-density of rows.
@@ -317,7 +343,7 @@ class BaseFlowDensity(
         weight = check_sample_weight(sample_weight, log_density)
         # Rows of weight zero are absent: minus infinity times zero would not be.
         counts = weight > 0
-        return float(np.average(log_density[counts].astype(np.float64), weights=weight[counts]))
+        return float(np.average(log_density[counts].astype(np.float64, copy=False), weights=weight[counts]))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the density.
@@ -344,7 +370,7 @@ class BaseFlowDensity(
         latents = np.empty((n_samples, self.n_features_in_))
         latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
         latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
-        return self._map_rows(self._decode_latents, latents, self.n_features_in_)
+        return self._map_rows(self._decode_latents, latents, latents)
 
     def transform(self, X):
         """Map rows to the latent space, where the fitted density is a standard normal.
@@ -365,10 +391,10 @@ class BaseFlowDensity(
 
         def latents(X):
             Z, _ = self.encoding_.encode(X)
-            Z[:, varies] = self.flow_.to_latent(torch.from_numpy(Z[:, varies])).numpy()
+            Z[:, varies] = self.flow_.to_latent(_as_tensor(Z[:, varies])).numpy()
             return Z
 
-        return self._map_rows(latents, X, X.shape[1]).astype(X.dtype, copy=False)
+        return self._map_rows(latents, X, np.empty(X.shape, X.dtype))
 
     def inverse_transform(self, X):
         """Map latents back to rows.
@@ -389,12 +415,12 @@ class BaseFlowDensity(
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
             )
-        return self._map_rows(self._decode_latents, X, X.shape[1]).astype(X.dtype, copy=False)
+        return self._map_rows(self._decode_latents, X, np.empty(X.shape, X.dtype))
 
     def _decode_latents(self, latents):
         varies = self.encoding_.varies
         Z = latents.astype(np.float64)
-        Z[:, varies] = self.flow_.from_latent(torch.from_numpy(Z[:, varies])).numpy()
+        Z[:, varies] = self.flow_.from_latent(_as_tensor(Z[:, varies])).numpy()
         return self.encoding_.decode(Z)
 
 
@@ -405,19 +431,27 @@ def _check_layer_sizes(hidden_layer_sizes):
         )
 
 
-def _encode_rows(encoding, rows, weight, device):
-    """Encode rows for training.
+def _encode_rows(encoding, rows, weight, indices, device):
+    """Encode some of the rows for training: in float64 and kept in float32, a chunk at a time.
 
-    Returns the encoded columns that vary, the same on the device, and the mean log-density that they lack to be one of
-    ``rows``: the log-determinant of the encoding and the density of the constant columns.
+    Returns the encoded columns that vary, on the device, and the mean log-density that they lack to be one of ``rows``: the
+    log-determinant of the encoding and the density of the constant columns.
     """
-    Z, log_det = encoding.encode(rows)
-    lacking = float(np.average(log_det + _log_density_of_constants(encoding, Z), weights=weight))
-    Z = Z[:, encoding.varies]
-    on_device = Rows(
-        torch.as_tensor(Z, dtype=torch.float32, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device)
-    )
-    return Z, on_device, lacking
+    weight = weight[indices]
+    weight /= weight.mean()
+    values = np.empty((len(indices), encoding.varies.sum()), dtype=np.float32)
+    lacking = 0.0
+    for chunk in gen_batches(len(indices), ENCODING_CHUNK):
+        Z, log_det = encoding.encode(rows[indices[chunk]])
+        values[chunk] = Z[:, encoding.varies]
+        lacking += weight[chunk] @ (log_det + _log_density_of_constants(encoding, Z))
+    on_device = Rows(torch.as_tensor(values, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device))
+    return on_device, float(lacking / weight.sum())
+
+
+def _as_tensor(Z):
+    # In memory that torch has aligned: on numpy's, which lies as it happens to, matrix products may round differently.
+    return torch.from_numpy(Z).clone(memory_format=torch.contiguous_format)
 
 
 def _log_density_of_constants(encoding, Z):

@@ -41,14 +41,14 @@ class ContinuousColumn:
         ContinuousColumn
             The fitted column.
         """
-        x = x.astype(np.float64, copy=False)
         # Scaling by a power of two is exact, and keeps squares of values like 1e200 or 1e-200 representable.
-        _, exponent = np.frexp(np.abs(x).max())
-        unit = np.ldexp(x, -exponent)
+        _, exponent = np.frexp(max(abs(x.min()), abs(x.max())))
+        unit = np.ldexp(x, -exponent, dtype=np.float64)
         share = weight / weight.sum()
         loc = share @ unit
         # The floor is the rounding of the values themselves: vanishing weights could make the deviation vanish.
-        scale = max(np.sqrt(share @ np.square(unit - loc)), np.finfo(np.float64).eps)
+        unit -= loc
+        scale = max(np.sqrt(share @ np.square(unit, out=unit)), np.finfo(np.float64).eps)
         return cls(float(np.ldexp(loc, exponent)), float(np.ldexp(scale, exponent)))
 
     def encode(self, x):

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .._workspace import Workspace
 from ..flows import Flow
 from ._early_stopping import EarlyStopping
 from ._optim import AdamW, FlatParameters, warmup_cosine
@@ -125,6 +126,7 @@ def fit_flow(
     """
     parameters = FlatParameters(flow)
     optimiser = AdamW(parameters, weight_decay)
+    workspace = Workspace()
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
     kept = parameters.values.clone()
@@ -141,8 +143,9 @@ def fit_flow(
             order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
             total = train.values.new_zeros(())
             for i, batch in enumerate(order.tensor_split(n_batches)):
-                loss = -(train.weight[batch] * flow.log_prob(train.values[batch])).mean()
-                torch.autograd.backward(loss)
+                with workspace.round():
+                    loss = -(train.weight[batch] * flow.log_prob(train.values[batch])).mean()
+                    torch.autograd.backward(loss)
                 total += loss.detach() * len(batch)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)

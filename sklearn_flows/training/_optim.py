@@ -87,11 +87,11 @@ class AdamW:
         self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
 
     @torch.no_grad()
-    def step(self, learning_rate: float | Tensor) -> None:
+    def step(self, learning_rate: float) -> None:
         """Take a step along the current gradients, and clear them."""
         flat = self.parameters
         # The norm stays on the device: reading it would wait for the whole backward pass.
-        excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0)
+        excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0).float()
         self.n_steps += 1
         everything = (flat.values, flat.gradients, self.first_moment, self.second_moment)
         decaying, others = slice(flat.n_decaying), slice(flat.n_decaying, None)

@@ -29,7 +29,6 @@ def canonical_rows(X: Floats, sample_weight: npt.NDArray[np.float64]) -> tuple[F
     """
     if not sample_weight.all():
         X, sample_weight = X[sample_weight > 0], sample_weight[sample_weight > 0]
-    X = X + 0.0  # -0.0 becomes 0.0: they are equal and must not decide anything
     order, starts_group = _lexicographic_order(X)
     if starts_group.all():
         rows, weight = X[order], sample_weight[order]
@@ -41,6 +40,7 @@ def canonical_rows(X: Floats, sample_weight: npt.NDArray[np.float64]) -> tuple[F
             weight = weight[np.lexsort((weight, np.cumsum(starts_group)))]
         weight = np.add.reduceat(weight, starts)
         rows = X[order[starts]]
+    rows += 0.0  # -0.0 becomes 0.0: they are equal and must not decide anything
     # By the sum, not the mean: a quotient of sums rounds the same for weights of 1 and of 3.
     return rows, weight / weight.sum() * len(weight)
 

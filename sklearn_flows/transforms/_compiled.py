@@ -76,7 +76,7 @@ def _load() -> _Kernels | None:
         import numba
     except ImportError:
         return None
-    if numba.config.DISABLE_JIT:  # the loops would run, but as Python's
+    if getattr(numba.config, "DISABLE_JIT", False):  # the loops would run, but as Python's
         return None
     try:
         from ._compiled_layer import CompiledLayer, check_that_kernels_work

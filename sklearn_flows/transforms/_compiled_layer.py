@@ -1,15 +1,14 @@
 """Whole layers compiled for the CPU: a conditioner and the scalar bijections that it steers, in one call each way.
 
-A layer's outputs are many times larger than all else in it: the parameters of every feature of every row. They are made and used
-here a few features at a time, while they are in the cache; on the way back their gradients are never stored as a whole. And
-what torch spends on each operation, a few microseconds, is spent once for a layer: for small batches that is most of the time.
+A network's outputs are many times larger than all else in a layer: the parameters of every feature of every row. Here they are
+made and used a few features at a time, while they are in the cache; on the way back their gradients are never stored as a
+whole. And what torch spends on each operation, a few microseconds, is spent once for a layer: in small batches that is most.
 
 All arrays have units (or features, or parameters) first and rows last, as in ``_compiled_spline``.
 """
 
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  # numba calls its matrix products
-import torch
 from numba import types
 
 from .._workspace import empty
@@ -205,7 +204,7 @@ def _features_at_once(raw):
 
 @compiled
 def _layer_forward(inputs, x, weights, biases, n_seen, activation, affine, bound, inverse, memory, hidden, raw, y, slope):
-    """Map ``x`` under the parameters that a network makes of ``inputs``; keep the results of its layers in ``hidden``, ``raw``."""
+    """Map ``x`` under the parameters that a network makes of ``inputs``; ``hidden`` and ``raw`` keep what its layers give."""
     rows, integers, c = memory
     a = inputs
     n_hidden = len(weights) - 1
@@ -329,7 +328,7 @@ class CompiledLayer:
         self.bound = transformer.log_scale_bound if self.affine else transformer.tail_bound
         self.n_parameters = transformer.n_parameters
         self.activation = ACTIVATION_CODES[conditioner.activation]
-        self.n_seen = tuple(layer.n_seen for layer in conditioner.layers)
+        self.n_seen = tuple(np.array(layer.n_seen) for layer in conditioner.layers)
 
     @staticmethod
     def can_serve(transformer, conditioner):

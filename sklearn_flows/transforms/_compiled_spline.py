@@ -35,12 +35,12 @@ class _Precision(NamedTuple):
     log_2_high: float
     log_2_low: float
     smallest_exponent: float
-    exp_series: tuple
+    exp_series: tuple[float, ...]
     # 2^n as bits: (n + bias) * 2^(number of bits of the fraction).
     exponent_bias: float
     exponent_unit: float
     # log(1 + u) = 2 artanh(t) with t = u / (2 + u), |t| <= 1/3 for u in [0, 1], as a series in t^2.
-    artanh_series: tuple
+    artanh_series: tuple[float, ...]
     min_bin: float
     min_derivative: float
     derivative_offset: float
@@ -66,7 +66,6 @@ class _Precision(NamedTuple):
 
 
 _PRECISIONS = {np.dtype(dtype): _Precision.of(dtype) for dtype in (np.float32, np.float64)}
-
 
 
 @compiled

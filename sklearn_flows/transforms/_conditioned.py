@@ -43,7 +43,8 @@ def map_conditioned(
     """
     layer = compiled_layer(transformer, conditioner, x, differentiable=not inverse)
     if layer is None:
-        parameters = split_by_feature(conditioner.outputs(clip_for_conditioner(inputs)), x.shape[-1])
+        outputs = conditioner.outputs(clip_for_conditioner(inputs))
+        parameters = split_by_feature(outputs, x.shape[-1], transformer.n_parameters)
         y, log_derivatives = (transformer.inverse if inverse else transformer.forward)(x, parameters)
         return y, log_derivatives.sum(dim=-1)
     if inverse:

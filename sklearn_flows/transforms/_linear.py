@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..nets import matrix_product_plus
 from ._base import Transform
@@ -87,13 +90,40 @@ class LULinear(Transform):
         return self.upper.triu(1) + self.log_diagonal.exp().diag_embed()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        upper = self._upper()
-        matrix = matrix_product_plus(self.lower.tril(-1), upper, upper)  # the unit diagonal of L adds U itself
-        z = matrix_product_plus(matrix, x.mT, self.bias.unsqueeze(-1)).mT
-        return z, self.log_diagonal.sum(dim=-1, keepdim=True).expand(z.shape[:-1])
+        z: Tensor = _LUProduct.apply(x.mT, self.lower, self.upper, self.log_diagonal, self.bias)
+        return z.mT, self._log_det(z.mT)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        shifted = (z.mT - self.bias.unsqueeze(-1))
+        shifted = z.mT - self.bias.unsqueeze(-1)
         y = torch.linalg.solve_triangular(self.lower.tril(-1), shifted, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(self._upper(), y, upper=True).mT
-        return x, -self.log_diagonal.sum(dim=-1, keepdim=True).expand(x.shape[:-1])
+        return x, -self._log_det(x)
+
+    def _log_det(self, rows: Tensor) -> Tensor:
+        return self.log_diagonal.sum(dim=-1, keepdim=True).expand(rows.shape[:-1])
+
+
+class _LUProduct(torch.autograd.Function):
+    """The product as one step of the tape: the matrices are small, and there the tape takes most of the time.
+
+    Features come before samples; all arguments may have a leading axis of members.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, log_diagonal: Tensor, bias: Tensor) -> Tensor:
+        diagonal = log_diagonal.exp()
+        strictly_lower, u = lower.tril(-1), upper.triu(1) + diagonal.diag_embed()
+        matrix = matrix_product_plus(strictly_lower, u, u)  # the unit diagonal of L gives U itself
+        ctx.save_for_backward(x, strictly_lower, u, diagonal, matrix)
+        return matrix_product_plus(matrix, x, bias.unsqueeze(-1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g_z,) = gradients
+        x, strictly_lower, u, diagonal, matrix = ctx.saved_tensors
+        g_x = matrix.mT @ g_z if ctx.needs_input_grad[0] else None
+        g_matrix = g_z @ x.mT
+        g_u = matrix_product_plus(strictly_lower.mT, g_matrix, g_matrix)
+        g_log_diagonal = g_u.diagonal(dim1=-2, dim2=-1) * diagonal
+        return g_x, (g_matrix @ u.mT).tril(-1), g_u.triu(1), g_log_diagonal, g_z.sum(dim=-1)

@@ -223,7 +223,7 @@ class _Spline(torch.autograd.Function):
     """The spline as one step of the tape, which keeps only its raw parameters and its argument."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool, kernels: SplineKernels
     ) -> tuple[Tensor, Tensor]:
         return kernels.evaluate(x, raw, n_bins, tail_bound, inverse)

@@ -1,7 +1,8 @@
-"""How many threads torch may use for kernels that take microseconds."""
+"""How many threads may work on kernels that take microseconds."""
 
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 
 from threadpoolctl import ThreadpoolController
 
@@ -13,6 +14,36 @@ MAX_SCALARS_ON_ONE_THREAD = 2**17
 def _controller():
     # Made once: it looks through all loaded libraries, which takes longer than a small fit's step.
     return ThreadpoolController()
+
+
+class _SharedLimit:
+    """One thread for BLAS while any block asks for it.
+
+    Unlike OpenMP's, BLAS's setting is one of the process. Blocks in several threads overlap in any order: the first one in sets
+    it, and the last one out sets it back.
+    """
+
+    def __init__(self):
+        self._lock = Lock()
+        self._n_blocks = 0
+        self._limiter = None
+
+    @contextmanager
+    def hold(self):
+        with self._lock:
+            if self._n_blocks == 0:
+                self._limiter = _controller().limit(limits=1, user_api="blas")
+            self._n_blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_blocks -= 1
+                if self._n_blocks == 0:
+                    self._limiter.restore_original_limits()
+
+
+_blas_limit = _SharedLimit()
 
 
 @contextmanager
@@ -31,5 +62,5 @@ def one_thread_if_small(n_scalars):
         yield
     else:
         # OpenMP's setting is one of the calling thread: other threads, and the setting afterwards, stay as they are.
-        with _controller().limit(limits=1, user_api="openmp"):
+        with _blas_limit.hold(), _controller().limit(limits=1, user_api="openmp"):
             yield

@@ -12,6 +12,7 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
+from threadpoolctl import threadpool_limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -81,14 +82,10 @@ def test_the_global_generators_do_not_matter(make_density, X):
 
 
 def test_the_number_of_threads_does_not_matter(make_density, X):
-    before = torch.get_num_threads()
-    try:
-        prints = set()
-        for n_threads in (1, 2):
-            torch.set_num_threads(n_threads)
+    prints = set()
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads):
             prints.add(fingerprint(make_density(max_iter=2).fit(X)))
-    finally:
-        torch.set_num_threads(before)
     assert len(prints) == 1
 
 

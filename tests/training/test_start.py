@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import oas
 
-from sklearn_flows.training import whitening_matrix
+from sklearn_flows.training import _start, whitening_matrix
 from sklearn_flows.training._start import shrunk_covariance
 
 
@@ -97,3 +97,13 @@ def test_exactly_dependent_columns_give_a_finite_matrix():
 
 def test_no_columns_need_no_whitening():
     assert whitening_matrix(np.empty((5, 0)), np.ones(5)).shape == (0, 0)
+
+
+def test_covariance_is_summed_in_chunks_in_float64(monkeypatch):
+    weight = np.random.RandomState(1).exponential(size=100)
+    Z = standardised(100, 3, weight)
+    expected = shrunk_covariance(Z, weight)
+    monkeypatch.setattr(_start, "CHUNK", 7)
+    np.testing.assert_allclose(shrunk_covariance(Z, weight), expected, rtol=1e-12)
+    single = Z.astype(np.float32), weight.astype(np.float32)
+    np.testing.assert_array_equal(shrunk_covariance(*single), shrunk_covariance(*(a.astype(np.float64) for a in single)))

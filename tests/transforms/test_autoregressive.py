@@ -23,7 +23,7 @@ def copy_network(made, independent):
             reaches = ((other.mask.float() @ reaches) > 0).float()
             is_last = i == len(linear) - 1
             units = torch.arange(len(reaches)) if is_last else reaches.sum(dim=1).argsort(stable=True)
-            layer.weight.copy_(other.weight[units][:, order])
+            layer.weight.copy_((other.mask * other.weight)[units][:, order])
             layer.bias.copy_(other.bias[units])
             order = units
 
