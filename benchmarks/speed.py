@@ -59,10 +59,9 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
-from sklearn_flows._workspace import Workspace
+from sklearn_flows.compiled import compiled_flow
 from sklearn_flows.flows import maf, realnvp, spline_flow
 from sklearn_flows.training._optim import AdamW, FlatParameters
-from sklearn_flows.transforms import compiled_kernels
 
 FAMILIES = ("nsf-ar", "nsf-coupling", "maf", "realnvp")
 N_TRANSFORMS, HIDDEN, N_BINS, TAIL_BOUND = 5, (128, 128), 8, 5.0
@@ -279,13 +278,12 @@ def our_step(flow, n_features, batch_size):
     """Our training step, as a function that takes one and returns its loss."""
     parameters = FlatParameters(flow)
     optimiser = AdamW(parameters, weight_decay=0.0)
-    workspace = Workspace()
     batches = batches_of_noise(n_features, batch_size)
+    flow = compiled_flow(flow, lambda flow: flow.log_prob(torch.zeros(1, n_features)), parameters)
 
     def step():
-        with compiled_kernels(), workspace.round():
-            loss = -flow.log_prob(next(batches)).mean()
-            torch.autograd.backward(loss)
+        loss = -flow.log_prob(next(batches)).mean()
+        torch.autograd.backward(loss)
         optimiser.step(LEARNING_RATE)
         return loss
 

@@ -309,7 +309,7 @@ class MADE(FeedForward):
         layers.append(MaskedLinear((degrees[:, None] > inputs).repeat_interleave(n_parameters, dim=0)))
         super().__init__(layers, activation)
         self.n_features, self.n_parameters = n_features, n_parameters
-        self._n_units_up_to = n_units_up_to
+        self.n_units_up_to = n_units_up_to
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the parameters of every feature.
@@ -363,7 +363,7 @@ class MADE(FeedForward):
             return matrix_product_plus(layer.weight[..., units, inputs], known[level][..., inputs, :], bias)
 
         for i in range(self.n_features):
-            for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self._n_units_up_to, strict=True)):
+            for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self.n_units_up_to, strict=True)):
                 # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't known yet.
                 units = slice(n_known[level + 1], n_units_up_to[i])
                 if units.start < units.stop:

@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from numbers import Integral, Real
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._workspace import Workspace
+from ..compiled import compiled_flow
 from ..encoding import TableEncoding, warn_about_discrete_columns
 from ..nets import ACTIVATIONS
 from ..training import DivergedError, Rows, canonical_rows, fit_flow, split_off, whitening_matrix
-from ..transforms import compiled_kernels
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
 from ..utils._sklearn import (
@@ -179,7 +180,6 @@ class BaseFlowDensity(
         with (
             FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
             one_thread_if_small(batch_size * widest_layer),
-            compiled_kernels(max_iter * math.ceil(n_rows / batch_size) >= MIN_STEPS_FOR_COMPILED_KERNELS),
             torch.autocast(device.type, enabled=False),  # the caller may have switched it on
         ):
             try:
@@ -195,6 +195,7 @@ class BaseFlowDensity(
                     n_iter_no_change=self.n_iter_no_change,
                     tol=self.tol,
                     generator=generator,
+                    compiled=max_iter * math.ceil(n_rows / batch_size) >= MIN_STEPS_FOR_COMPILED_KERNELS,
                     on_epoch_end=lambda result: progress.end_epoch(
                         result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
                     ),
@@ -277,8 +278,11 @@ class BaseFlowDensity(
                     stacklevel=5,
                 )
 
-    def _map_rows(self, function, X, out):
-        """Fill ``out``, which may be ``X``, with a function of rows, in chunks that fit scikit-learn's working memory."""
+    def _map_rows(self, function, ask, X, out):
+        """Fill ``out``, which may be ``X``, with ``function(answer, rows)``, in chunks that fit scikit-learn's working memory.
+
+        ``answer`` is ``ask(flow)``, a method of the fitted flow or of its compiled twin, where that is worthwhile.
+        """
         # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
         n_outputs = [len(parameter) for parameter in self.flow_.parameters()]
         # What all layers compute is kept until a chunk is done: their outputs, which the sum counts twice (weights and biases),
@@ -286,15 +290,16 @@ class BaseFlowDensity(
         bytes_per_row = 8 * max(1, sum(n_outputs))
         chunk = min(max(1, int(get_config()["working_memory"] * 2**20 / bytes_per_row)), MAX_CHUNK)
         n_scalars = len(X) * X.shape[1] * len(self.flow_.transform.transforms)
-        with (
-            torch.no_grad(),
-            one_thread_if_small(min(len(X), chunk) * max(n_outputs)),
-            compiled_kernels(n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS),
-        ):
+        with torch.no_grad(), one_thread_if_small(min(len(X), chunk) * max(n_outputs)):
+            flow = self.flow_
+            if n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS:
+                row = torch.zeros(1, flow.base.n_features, dtype=torch.float64)
+                flow = compiled_flow(flow, lambda flow: ask(flow)(row))
+            answer = ask(flow)
             workspace = Workspace()
             for batch in gen_batches(len(X), chunk):
                 with workspace.round():
-                    out[batch] = function(X[batch])
+                    out[batch] = function(answer, X[batch])
         return out
 
     def score_samples(self, X):
@@ -314,13 +319,13 @@ class BaseFlowDensity(
         X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
         encoding = self.encoding_
 
-        def log_density(X):
+        def log_density(log_prob_of, X):
             Z, log_det = encoding.encode(X)
-            log_prob = self.flow_.log_prob(_as_tensor(Z[:, encoding.varies])).numpy()
+            log_prob = log_prob_of(_as_tensor(Z[:, encoding.varies])).numpy()
             return log_prob + _log_density_of_constants(encoding, Z) + log_det
 
         with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
-            return self._map_rows(log_density, X, np.empty(len(X), X.dtype))
+            return self._map_rows(log_density, attrgetter("log_prob"), X, np.empty(len(X), X.dtype))
 
     def score(self, X, y=None, sample_weight=None):
         """Compute the mean log-density of rows.
@@ -370,7 +375,7 @@ class BaseFlowDensity(
         latents = np.empty((n_samples, self.n_features_in_))
         latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
         latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
-        return self._map_rows(self._decode_latents, latents, latents)
+        return self._map_rows(self._decode_latents, attrgetter("from_latent"), latents, latents)
 
     def transform(self, X):
         """Map rows to the latent space, where the fitted density is a standard normal.
@@ -389,12 +394,12 @@ class BaseFlowDensity(
         X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
         varies = self.encoding_.varies
 
-        def latents(X):
+        def latents(to_latent, X):
             Z, _ = self.encoding_.encode(X)
-            Z[:, varies] = self.flow_.to_latent(_as_tensor(Z[:, varies])).numpy()
+            Z[:, varies] = to_latent(_as_tensor(Z[:, varies])).numpy()
             return Z
 
-        return self._map_rows(latents, X, np.empty(X.shape, X.dtype))
+        return self._map_rows(latents, attrgetter("to_latent"), X, np.empty(X.shape, X.dtype))
 
     def inverse_transform(self, X):
         """Map latents back to rows.
@@ -415,12 +420,12 @@ class BaseFlowDensity(
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
             )
-        return self._map_rows(self._decode_latents, X, np.empty(X.shape, X.dtype))
+        return self._map_rows(self._decode_latents, attrgetter("from_latent"), X, np.empty(X.shape, X.dtype))
 
-    def _decode_latents(self, latents):
+    def _decode_latents(self, from_latent, latents):
         varies = self.encoding_.varies
         Z = latents.astype(np.float64)
-        Z[:, varies] = self.flow_.from_latent(_as_tensor(Z[:, varies])).numpy()
+        Z[:, varies] = from_latent(_as_tensor(Z[:, varies])).numpy()
         return self.encoding_.decode(Z)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._workspace import Workspace
+from ..compiled import compiled_flow
 from ..flows import Flow
 from ._early_stopping import EarlyStopping
 from ._optim import AdamW, FlatParameters, warmup_cosine
@@ -78,6 +79,7 @@ def fit_flow(
     n_iter_no_change: float,
     tol: float,
     generator: torch.Generator,
+    compiled: bool = False,
     on_epoch_end: Callable[[TrainingResult], bool] | None = None,
 ) -> TrainingResult:
     """Train a flow by maximum likelihood.
@@ -111,6 +113,8 @@ def fit_flow(
         Smallest rise of the validation score that counts, in nats.
     generator : torch.Generator
         Source of the order of rows, a generator of the CPU.
+    compiled : bool, default=False
+        Whether compiled kernels are to serve where they can: worth their loading in long fits.
     on_epoch_end : callable or None
         Called with the result so far; a true answer ends training.
 
@@ -125,6 +129,9 @@ def fit_flow(
         If no step size tried gives a finite loss.
     """
     parameters = FlatParameters(flow)
+    if compiled:
+        trial_row = train.values[:1]
+        flow = compiled_flow(flow, lambda flow: _gradient(flow, parameters, trial_row), parameters)
     optimiser = AdamW(parameters, weight_decay)
     workspace = Workspace()
     stopping = EarlyStopping(n_iter_no_change, tol)
@@ -177,6 +184,13 @@ def fit_flow(
         result.stop_reason = "interrupted"
     parameters.values.copy_(kept)
     return result
+
+
+def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
+    torch.autograd.backward(flow.log_prob(row).sum())
+    gradient = parameters.gradients.clone()
+    parameters.gradients.zero_()
+    return gradient / (1 + gradient.norm())
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -22,6 +23,10 @@ class FlatParameters:
     ----------
     values, gradients : Tensor of shape (n_parameters,)
         The flat vectors.
+    leaf : Tensor of shape (n_parameters,)
+        ``values`` as autograd sees them: what computes with the vector itself leaves its gradient in ``gradients`` too.
+    offsets : dict
+        Where a parameter starts in the vectors, by its ``id``.
     n_decaying : int
         How many of them, the first ones, weight decay applies to: weights of linear layers in networks.
     """
@@ -33,7 +38,10 @@ class FlatParameters:
         self.values = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.gradients = torch.zeros_like(self.values)
         self.n_decaying = sum(p.numel() for p in parameters if id(p) in weights)
+        self.leaf = self.values.detach().requires_grad_()
+        self.leaf.grad = self.gradients
         sizes = [p.numel() for p in parameters]
+        self.offsets = {id(p): end - p.numel() for p, end in zip(parameters, accumulate(sizes), strict=True)}
         for p, value, gradient in zip(
             parameters, torch.split(self.values, sizes), torch.split(self.gradients, sizes), strict=True
         ):

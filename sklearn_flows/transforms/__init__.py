@@ -2,7 +2,6 @@
 
 from ._autoregressive import MaskedAutoregressive
 from ._base import Composed, Transform
-from ._compiled import compiled_kernels
 from ._coupling import Coupling
 from ._elementwise import Affine, Transformer
 from ._linear import LULinear, Permutation
@@ -18,7 +17,6 @@ __all__ = [
     "RationalQuadraticSpline",
     "Transform",
     "Transformer",
-    "compiled_kernels",
     "rational_quadratic_spline",
     "spline_knots",
 ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._compiled import compiled_spline
 from ._elementwise import Transformer
 
 # Smallest bin (as a share of the box) and smallest derivative at a knot: both keep the spline strictly monotone
@@ -204,33 +202,16 @@ def spline_gradients(
     return torch.where(inside, -g_x_k / (2 * tail_bound), z_gradient), raw_gradient
 
 
-def evaluate_spline(x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
-    """``rational_quadratic_spline`` from the raw parameters."""
-    return rational_quadratic_spline(x, *spline_knots(raw, n_bins), tail_bound, inverse=inverse)
-
-
-class SplineKernels(NamedTuple):
-    """An implementation of the spline: ``evaluate_spline`` and ``spline_gradients``, or functions that agree with them."""
-
-    evaluate: Callable[[Tensor, Tensor, int, float, bool], tuple[Tensor, Tensor]]
-    gradients: Callable[[Tensor, Tensor, int, float, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-_TORCH_KERNELS = SplineKernels(evaluate_spline, spline_gradients)
-
-
 class _Spline(torch.autograd.Function):
     """The spline as one step of the tape, which keeps only its raw parameters and its argument."""
 
     @staticmethod
-    def forward(
-        x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool, kernels: SplineKernels
-    ) -> tuple[Tensor, Tensor]:
-        return kernels.evaluate(x, raw, n_bins, tail_bound, inverse)
+    def forward(x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+        return rational_quadratic_spline(x, *spline_knots(raw, n_bins), tail_bound, inverse=inverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, raw, *ctx.constants, ctx.inverse, ctx.kernels = inputs
+        x, raw, *ctx.constants, ctx.inverse = inputs
         y, log_derivative = output
         # Of the inverse function, the argument of the spline is the result.
         ctx.save_for_backward(y if ctx.inverse else x, raw, log_derivative if ctx.inverse else None)
@@ -242,14 +223,14 @@ class _Spline(torch.autograd.Function):
         x, raw, inverse_log_derivative = ctx.saved_tensors
         g_y, g_log_derivative = gradients
         if not ctx.inverse:
-            g_x, g_raw = ctx.kernels.gradients(x, raw, *ctx.constants, g_y, g_log_derivative)
-            return g_x, g_raw, None, None, None, None
+            g_x, g_raw = spline_gradients(x, raw, *ctx.constants, g_y, g_log_derivative)
+            return g_x, g_raw, None, None, None
         # Implicit differentiation of z = f(x, raw), where the second result is -log f'(x, raw): what reaches x, directly
         # and through the log-derivative, goes on to z by 1 / f', and to the parameters as if z had the opposite gradient.
-        through_log, _ = ctx.kernels.gradients(x, raw, *ctx.constants, torch.zeros_like(g_y), -g_log_derivative)
+        through_log, _ = spline_gradients(x, raw, *ctx.constants, torch.zeros_like(g_y), -g_log_derivative)
         g_z = (g_y + through_log) * inverse_log_derivative.exp()
-        _, g_raw = ctx.kernels.gradients(x, raw, *ctx.constants, -g_z, -g_log_derivative)
-        return g_z, g_raw, None, None, None, None
+        _, g_raw = spline_gradients(x, raw, *ctx.constants, -g_z, -g_log_derivative)
+        return g_z, g_raw, None, None, None
 
 
 @dataclass(frozen=True)
@@ -282,6 +263,5 @@ class RationalQuadraticSpline(Transformer):
         return self._apply(z, parameters, inverse=True)
 
     def _apply(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        kernels = compiled_spline(x, otherwise=_TORCH_KERNELS)
-        result: tuple[Tensor, Tensor] = _Spline.apply(x, parameters, self.n_bins, self.tail_bound, inverse, kernels)
+        result: tuple[Tensor, Tensor] = _Spline.apply(x, parameters, self.n_bins, self.tail_bound, inverse)
         return result

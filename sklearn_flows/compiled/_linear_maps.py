@@ -1,0 +1,143 @@
+"""Linear maps of features on panels: LU-parametrised matrices and permutations."""
+
+import numpy as np
+
+from ._product import LANES, add_weight_gradient, linear, linear_transposed, vector_width
+from ._vector import compiled, load, store
+
+
+@compiled
+def _lu_factors(parameters, lower, upper, log_diagonal, n):
+    """Strictly lower triangular L - 1, and U."""
+    unit_less, u = np.zeros((n, n), parameters.dtype), np.zeros((n, n), parameters.dtype)
+    for i in range(n):
+        for j in range(i):
+            unit_less[i, j] = parameters[lower + i * n + j]
+        u[i, i] = np.exp(parameters[log_diagonal + i])
+        for j in range(i + 1, n):
+            u[i, j] = parameters[upper + i * n + j]
+    return unit_less, u
+
+
+@compiled
+def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_det, matrix, n_panels, n):
+    """Map panels by ``z = L U x + b``, add to ``log_det``, and keep the matrix, followed by b, in ``matrix``."""
+    unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
+    matrix[: n * n] = 0
+    sum_of_logs = matrix[0]
+    for i in range(n):
+        row = matrix[i * n : (i + 1) * n]
+        row += u[i]
+        for k in range(i):
+            row += unit_less[i, k] * u[k]
+        matrix[n * n + i] = parameters[bias + i]
+        sum_of_logs += parameters[log_diagonal + i]
+    for panel in range(n_panels):
+        here = panel * n * LANES
+        linear(matrix, 0, n, n * n, 0, n, stairs, 0, x, here, z, here)
+    for i in range(n_panels * LANES):
+        log_det[i] += sum_of_logs
+
+
+@compiled
+def lu_gradient(
+    parameters,
+    lower,
+    upper,
+    log_diagonal,
+    bias,
+    stairs,
+    x,
+    gradient,
+    x_gradient,
+    log_gradient,
+    matrix,
+    n_panels,
+    n,
+    needs_x_gradient,
+    work,
+    out,
+):
+    """Carry gradients back through ``map_by_lu``: to ``x_gradient`` and, added to what is there, to ``out``."""
+    if needs_x_gradient:
+        for panel in range(n_panels):
+            here = panel * n * LANES
+            linear_transposed(matrix, 0, n, n, stairs, n, gradient, here, x_gradient, here)
+    flat = np.zeros(n * n, parameters.dtype)
+    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, flat, 0, work)
+    g_matrix = flat.reshape(n, n)
+    unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
+    g_upper = g_matrix.copy()
+    for k in range(n):
+        for i in range(k):
+            g_upper[i] += unit_less[k, i] * g_matrix[k]
+    g_log = log_gradient[0]
+    for i in range(1, n_panels * LANES):
+        g_log += log_gradient[i]
+    for i in range(n):
+        out[log_diagonal + i] += g_upper[i, i] * u[i, i] + g_log
+        for j in range(i + 1, n):
+            out[upper + i * n + j] += g_upper[i, j]
+        for j in range(i):
+            out[lower + i * n + j] += np.dot(g_matrix[i], u[j])
+    for panel in range(n_panels):
+        for i in range(n):
+            for lane in range((panel * n + i) * LANES, (panel * n + i + 1) * LANES):
+                out[bias + i] += gradient[lane]
+
+
+@compiled
+def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_panels, n):
+    """Undo ``map_by_lu`` by substitution; the negative log-determinant is added to ``log_det``."""
+    width = vector_width(x)
+    sum_of_logs = parameters[log_diagonal]
+    for i in range(1, n):
+        sum_of_logs += parameters[log_diagonal + i]
+    for panel in range(n_panels):
+        here = panel * n * LANES
+        for lane in range(here, here + LANES, width):
+            for i in range(n):
+                y = load(z, lane + i * LANES) - parameters[bias + i]
+                for k in range(i):
+                    y = y - load(x, lane + k * LANES) * parameters[lower + i * n + k]
+                store(x, lane + i * LANES, y)
+            for i in range(n - 1, -1, -1):
+                y = load(x, lane + i * LANES)
+                for k in range(i + 1, n):
+                    y = y - load(x, lane + k * LANES) * parameters[upper + i * n + k]
+                store(x, lane + i * LANES, y * np.exp(-parameters[log_diagonal + i]))
+    for i in range(n_panels * LANES):
+        log_det[i] -= sum_of_logs
+
+
+@compiled
+def reorder(x, order, y, n_panels, n):
+    """Feature ``order[i]`` of ``x`` becomes feature i of ``y``."""
+    width = vector_width(x)
+    for panel in range(n_panels):
+        here = panel * n * LANES
+        for i in range(n):
+            for lane in range(0, LANES, width):
+                store(y, here + i * LANES + lane, load(x, here + order[i] * LANES + lane))
+
+
+@compiled
+def to_panels(rows, panels):
+    """Copy rows to panels; the rest of the last one is filled with zeros."""
+    n_rows, n_features = rows.shape
+    n_panels = (n_rows + LANES - 1) // LANES
+    for panel in range(n_panels):
+        for lane in range(LANES):
+            row = panel * LANES + lane
+            for i in range(n_features):
+                panels[(panel * n_features + i) * LANES + lane] = rows[row, i] if row < n_rows else 0.0
+
+
+@compiled
+def from_panels(panels, rows):
+    """Copy what panels hold to rows."""
+    n_rows, n_features = rows.shape
+    for row in range(n_rows):
+        panel, lane = row // LANES, row % LANES
+        for i in range(n_features):
+            rows[row, i] = panels[(panel * n_features + i) * LANES + lane]
