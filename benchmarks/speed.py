@@ -279,7 +279,7 @@ def our_step(flow, n_features, batch_size):
     parameters = FlatParameters(flow)
     optimiser = AdamW(parameters, weight_decay=0.0)
     batches = batches_of_noise(n_features, batch_size)
-    flow = compiled_flow(flow, lambda flow: flow.log_prob(torch.zeros(1, n_features)), parameters)
+    flow = compiled_flow(flow, lambda flow: flow.log_prob(torch.zeros(1, n_features)), torch.get_num_threads(), parameters)
 
     def step():
         loss = -flow.log_prob(next(batches)).mean()

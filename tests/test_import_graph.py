@@ -15,6 +15,7 @@ PACKAGE = Path(sklearn_flows.__file__).parent
 LAYERS = [
     {"transforms", "nets", "distributions", "_workspace"},
     {"flows"},
+    {"compiled"},
     {"utils"},
     {"encoding"},
     {"training"},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..flows import Flow
 
 
-def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], parameters: Any = None) -> Flow:
+def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int, parameters: Any = None) -> Flow:
     """Give the same flow on kernels compiled for the CPU, or itself where they can't serve.
 
     They give what torch gives, to rounding, in a fraction of the time; but they must be loaded, which takes a good part of a
@@ -25,6 +25,8 @@ def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], parameters: Any =
     trial : callable
         A short computation of what will be asked of the result. It is done with both: where the kernels fail or give something
         else than torch, a warning says so and torch serves.
+    n_threads : int
+        How many threads may share the rows. Answers don't depend on it.
     parameters : FlatParameters, default=None
         All the flow's parameters as one vector. They are read from there in every call, and get their gradients there. None means
         a copy of the parameters as they are now, without gradients.
@@ -38,14 +40,17 @@ def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], parameters: Any =
         import numba
     except ImportError:
         return flow
-    values, offsets = _copied(flow) if parameters is None else (parameters.leaf, parameters.offsets)
+    if parameters is None:
+        values, offsets, gradients = *_copied(flow), None
+    else:
+        values, offsets, gradients = parameters.leaf, parameters.offsets, parameters.gradients
     # Without the compiler the loops would run, but as Python's.
     if getattr(numba.config, "DISABLE_JIT", False) or values.device.type != "cpu" or not flow.base.n_features:
         return flow
     try:
         from ._transform import CompiledTransform
 
-        transform = CompiledTransform(flow.transform, values, offsets, flow.base.n_features)
+        transform = CompiledTransform(flow.transform, values, offsets, flow.base.n_features, n_threads, gradients)
     except NotImplementedError:
         return flow
     except Exception as error:  # whatever stops a compiler: an unknown processor, no place for its cache, a missing symbol

@@ -216,12 +216,11 @@ def layer_gradient(
     work,
     n_panels,
     n_features,
-    out,
 ):
     """Carry gradients back through ``map_by_layer``.
 
-    ``gradient``, with respect to its images, becomes that with respect to ``x``; ``out`` is added those of the parameters;
-    in ``kept`` derivatives and raw parameters become gradients.
+    ``gradient``, with respect to its images, becomes that with respect to ``x``; in ``kept`` derivatives and raw parameters
+    become gradients, of which ``add_layer_gradient`` makes those of the parameters.
     """
     n_layers = len(table)
     raw = places[2 * n_layers - 1]
@@ -256,9 +255,16 @@ def layer_gradient(
                 g = load(work, i * LANES + lane)
                 g = select(absolute(load(x, place)) <= input_bound, g, g * 0.0)
                 store(gradient, place, load(gradient, place) + g)
+
+
+@compiled
+def add_layer_gradient(table, stairs, kept, places, work, n_panels, out):
+    """Add to ``out`` the gradients of a layer's parameters, after ``layer_gradient``."""
+    n_layers = len(table)
     for i in range(n_layers):
         n_in, n_out = table[i, N_IN], table[i, N_OUT]
-        inputs, gradients = places[2 * i - 1] if i > 0 else places[0], places[2 * i + 2] if i < n_layers - 1 else raw
+        inputs = places[2 * i - 1] if i > 0 else places[0]
+        gradients = places[2 * i + 2] if i < n_layers - 1 else places[2 * n_layers - 1]
         add_weight_gradient(
             *(kept, gradients, n_out, kept, inputs, n_in, n_panels, stairs, table[i, SEEN], out, table[i, WEIGHTS], work)
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._product import LANES, add_weight_gradient, linear, linear_transposed, vector_width
+from ._product import LANES, add_bias_gradient, add_weight_gradient, linear, linear_transposed, vector_width
 from ._vector import compiled, load, store
 
 
@@ -20,6 +20,13 @@ def _lu_factors(parameters, lower, upper, log_diagonal, n):
 
 
 @compiled
+def _add_multiple(target, factor, source, start, stop):
+    """Add ``factor * source`` to parts of rows."""
+    for j in range(start, stop):
+        target[j] += factor * source[j]
+
+
+@compiled
 def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_det, matrix, n_panels, n):
     """Map panels by ``z = L U x + b``, add to ``log_det``, and keep the matrix, followed by b, in ``matrix``."""
     unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
@@ -29,7 +36,7 @@ def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_de
         row = matrix[i * n : (i + 1) * n]
         row += u[i]
         for k in range(i):
-            row += unit_less[i, k] * u[k]
+            _add_multiple(row, unit_less[i, k], u[k], k, n)
         matrix[n * n + i] = parameters[bias + i]
         sum_of_logs += parameters[log_diagonal + i]
     for panel in range(n_panels):
@@ -40,37 +47,29 @@ def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_de
 
 
 @compiled
-def lu_gradient(
-    parameters,
-    lower,
-    upper,
-    log_diagonal,
-    bias,
-    stairs,
-    x,
-    gradient,
-    x_gradient,
-    log_gradient,
-    matrix,
-    n_panels,
-    n,
-    needs_x_gradient,
-    work,
-    out,
+def lu_gradient(matrix, stairs, gradient, x_gradient, kept_gradient, n_panels, n):
+    """Carry gradients back through ``map_by_lu``, and keep them for ``add_lu_gradient``."""
+    for panel in range(n_panels):
+        here = panel * n * LANES
+        linear_transposed(matrix, 0, n, n, stairs, n, gradient, here, x_gradient, here)
+    kept_gradient[: n_panels * n * LANES] = gradient[: n_panels * n * LANES]
+
+
+@compiled
+def add_lu_gradient(
+    parameters, lower, upper, log_diagonal, bias, stairs, x, gradient, log_gradient, n_panels, n, work, out
 ):
-    """Carry gradients back through ``map_by_lu``: to ``x_gradient`` and, added to what is there, to ``out``."""
-    if needs_x_gradient:
-        for panel in range(n_panels):
-            here = panel * n * LANES
-            linear_transposed(matrix, 0, n, n, stairs, n, gradient, here, x_gradient, here)
+    """Add to ``out`` the gradients of the parameters of ``map_by_lu``, given those with respect to its images."""
     flat = np.zeros(n * n, parameters.dtype)
     add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, flat, 0, work)
     g_matrix = flat.reshape(n, n)
     unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
-    g_upper = g_matrix.copy()
-    for k in range(n):
-        for i in range(k):
-            g_upper[i] += unit_less[k, i] * g_matrix[k]
+    g_upper, g_lower, u_transposed = g_matrix.copy(), np.zeros((n, n), parameters.dtype), u.T.copy()
+    for i in range(n):
+        for k in range(i + 1, n):
+            _add_multiple(g_upper[i], unit_less[k, i], g_matrix[k], i, n)
+        for k in range(n):
+            _add_multiple(g_lower[i], g_matrix[i, k], u_transposed[k], 0, min(i, k + 1))
     g_log = log_gradient[0]
     for i in range(1, n_panels * LANES):
         g_log += log_gradient[i]
@@ -79,11 +78,8 @@ def lu_gradient(
         for j in range(i + 1, n):
             out[upper + i * n + j] += g_upper[i, j]
         for j in range(i):
-            out[lower + i * n + j] += np.dot(g_matrix[i], u[j])
-    for panel in range(n_panels):
-        for i in range(n):
-            for lane in range((panel * n + i) * LANES, (panel * n + i + 1) * LANES):
-                out[bias + i] += gradient[lane]
+            out[lower + i * n + j] += g_lower[i, j]
+    add_bias_gradient(gradient, 0, n, n_panels, out, bias)
 
 
 @compiled

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._vector import REGISTER_BYTES, Vector, compiled, element_pointer, load_vector, splat, store_vector
+from ._vector import REGISTER_BYTES, Vector, compiled, element_pointer, load, load_vector, splat, store_vector, total
 
 LANES = 32  # rows of a panel
 # Vectors across a tile of a product, and its rows: as many as there are registers for their sums. A low tile serves where there
@@ -255,10 +255,10 @@ def add_weight_gradient(y, y_position, n_out, x, x_position, n_in, n_panels, sta
 @compiled
 def add_bias_gradient(y, y_position, n_out, n_panels, out, out_position):
     """Add to ``out`` the sums over the rows of all panels."""
-    for panel in range(n_panels):
-        for unit in range(n_out):
+    for unit in range(n_out):
+        lanes = load(y, y_position) * 0.0
+        for panel in range(n_panels):
             first = y_position + (panel * n_out + unit) * LANES
-            sum_of_lanes = y[first]
-            for lane in range(1, LANES):
-                sum_of_lanes += y[first + lane]
-            out[out_position + unit] += sum_of_lanes
+            for lane in range(first, first + LANES, vector_width(y)):
+                lanes = lanes + load(y, lane)
+        out[out_position + unit] += total(lanes)

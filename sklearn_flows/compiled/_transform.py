@@ -21,9 +21,10 @@ from ..transforms import (
     Transform,
 )
 from ..transforms._elementwise import CONDITIONER_BOUND
-from ._layers import ELU, RELU, SILU, TANH, invert_autoregressive, layer_gradient, map_by_layer
-from ._linear_maps import from_panels, invert_lu, lu_gradient, map_by_lu, reorder, to_panels
+from ._layers import ELU, RELU, SILU, TANH, add_layer_gradient, invert_autoregressive, layer_gradient, map_by_layer
+from ._linear_maps import add_lu_gradient, from_panels, invert_lu, lu_gradient, map_by_lu, reorder, to_panels
 from ._product import LANES, TILE_HEIGHT
+from ._threads import for_each
 from ._vector import REGISTER_BYTES
 
 ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
@@ -40,18 +41,21 @@ class _LU:
         parameters = (transform.lower, transform.upper, transform.log_diagonal, transform.bias)
         self.places = tuple(offsets[id(parameter)] for parameter in parameters)
         self.stairs = np.array([n] * n + [0] * n)
-        self.n_kept = n * n + n
+        self.n_matrix = n * n + n
+        self.n_kept = self.n_matrix + n * MAX_ROWS
         self.n_work = 0
 
     def forward(self, parameters, x, z, log_det, kept, work, n_panels):
         map_by_lu(parameters, *self.places, self.stairs, x, z, log_det, kept, n_panels, self.n)
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels, out, needs_x_gradient):
-        lu_gradient(
-            *(parameters, *self.places, self.stairs, x, gradient, spare, log_gradient),
-            *(kept, n_panels, self.n, needs_x_gradient, work, out),
-        )
+    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
+        lu_gradient(kept, self.stairs, gradient, spare, kept[self.n_matrix :], n_panels, self.n)
         return spare, gradient
+
+    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
+        add_lu_gradient(
+            *(parameters, *self.places, self.stairs, x, kept[self.n_matrix :], log_gradient, n_panels, self.n, work, out)
+        )
 
     def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
         invert_lu(parameters, *self.places, z, x, log_det, n_panels, self.n)
@@ -68,9 +72,12 @@ class _Reorder:
     def forward(self, parameters, x, z, log_det, kept, work, n_panels):
         reorder(x, self.order, z, n_panels, len(self.order))
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels, out, needs_x_gradient):
+    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
         reorder(gradient, self.inverse_order, spare, n_panels, len(self.order))
         return spare, gradient
+
+    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
+        pass  # it has no parameters
 
     def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
         reorder(z, self.inverse_order, x, n_panels, len(self.order))
@@ -113,12 +120,15 @@ class _Layer:
             *(n_panels, self.n),
         )
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels, out, needs_x_gradient):
+    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
         layer_gradient(
             *(parameters, self.table, self.stairs, self.staying, self.moving, CONDITIONER_BOUND, self.is_affine),
-            *(self.n_parameters, self.bound, x, gradient, log_gradient, kept, self.places, work, n_panels, self.n, out),
+            *(self.n_parameters, self.bound, x, gradient, log_gradient, kept, self.places, work, n_panels, self.n),
         )
         return gradient, spare
+
+    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
+        add_layer_gradient(self.table, self.stairs, kept, self.places, work, n_panels, out)
 
     def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
         if not self.is_autoregressive:
@@ -149,9 +159,10 @@ def _steps_for(transform, offsets):
 class _Tape(NamedTuple):
     """What a block of rows leaves behind on its way through all steps."""
 
-    values: list[Any]  # the rows before each step and after the last one
+    states: list[Any]  # the rows before each step and after the last one
     kept: list[Any]  # what each step keeps
     log_det: Any
+    log_gradient: Any
 
 
 class CompiledTransform:
@@ -167,11 +178,26 @@ class CompiledTransform:
         For the ``id`` of each parameter its place in ``values``.
     n_features : int
         Number of features.
+    n_threads : int
+        How many threads may share the rows; answers don't depend on it.
+    gradients : Tensor of shape (n_parameters,), default=None
+        What gradients with respect to ``values`` are added to in every way back, without a copy. None means that autograd gets
+        them.
     """
 
-    def __init__(self, transform: Transform, values: Tensor, offsets: dict[int, int], n_features: int) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        values: Tensor,
+        offsets: dict[int, int],
+        n_features: int,
+        n_threads: int,
+        gradients: Tensor | None = None,
+    ) -> None:
         self.values = values
+        self.gradients = gradients
         self.n_features = n_features
+        self.n_threads = n_threads
         self._steps = _steps_for(transform, offsets)
         if self._steps is None:
             raise NotImplementedError(f"there are no compiled kernels for {transform}")
@@ -183,14 +209,17 @@ class CompiledTransform:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Transform.forward``, differentiable in ``x`` and in ``values``."""
-        result: tuple[Tensor, Tensor] = _ForwardMap.apply(x, self.values, self)
-        return result
+        if torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad):
+            result: tuple[Tensor, Tensor] = _ForwardMap.apply(x, self.values, self)
+            return result
+        z, log_det, _ = self._map(x, self.values, inverse=False, keep=False)
+        return z, log_det
 
-    @torch.no_grad()
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``Transform.inverse``, but not differentiable."""
-        x, log_det = torch.empty_like(z), z.new_empty(len(z))
-        self._map(z.numpy(), self.values.detach().numpy(), x.numpy(), log_det.numpy(), inverse=True, keep=False)
+        """As ``Transform.inverse``, but without gradients."""
+        if torch.is_grad_enabled() and (z.requires_grad or self.values.requires_grad):
+            raise NotImplementedError("the compiled inverse has no gradients: call it under torch.no_grad()")
+        x, log_det, _ = self._map(z, self.values, inverse=True, keep=False)
         return x, log_det
 
     def _empty(self, n):
@@ -202,49 +231,85 @@ class CompiledTransform:
             return self._tapes.pop()
         except IndexError:
             n = self.n_features * MAX_ROWS
-            values = [self._empty(n) for _ in range(len(self._steps) + 1)]
-            return _Tape(values, [self._empty(step.n_kept) for step in self._steps], self._empty(MAX_ROWS))
+            states = [self._empty(n) for _ in range(len(self._steps) + 1)]
+            return _Tape(states, [self._empty(step.n_kept) for step in self._steps], *(self._empty(MAX_ROWS) for _ in range(2)))
 
-    def _map(self, x, parameters, y, log_det, *, inverse, keep):
-        """Map rows in blocks; returns the tape of each block if they are to be kept."""
-        tapes, work = [], self._empty(self._n_work)
+    def _map(self, x, values, *, inverse, keep):
+        """Map rows in blocks. Returns images, log-determinants and, if they are to be kept, the tape of each block."""
+        # Each layout of memory would compile kernels of its own.
+        rows, parameters = x.detach().contiguous().numpy(), values.detach().numpy()
+        images, log_dets = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
+        rows_after, sums = images.numpy(), log_dets.numpy()
         steps = list(enumerate(self._steps))
-        for first in range(0, len(x), MAX_ROWS):
-            rows = slice(first, min(first + MAX_ROWS, len(x)))
-            n_panels = -(-(rows.stop - first) // LANES)
-            tape = self._take_tape()
-            values = tape.values
-            to_panels(x[rows], values[0])
+        if inverse:
+            steps.reverse()
+        n_blocks = -(-len(x) // MAX_ROWS)
+        tapes = [None] * n_blocks
+
+        def map_block(block):
+            part = slice(block * MAX_ROWS, (block + 1) * MAX_ROWS)
+            n_panels = -(-len(rows[part]) // LANES)
+            tape, work = self._take_tape(), self._empty(self._n_work)
+            states = tape.states
+            to_panels(rows[part], states[0])
             tape.log_det[:] = 0
-            for k, (i, step) in enumerate(reversed(steps) if inverse else steps):
+            for k, (i, step) in enumerate(steps):
                 method = step.inverse if inverse else step.forward
-                method(parameters, values[k], values[k + 1], tape.log_det, tape.kept[i], work, n_panels)
-            from_panels(values[len(steps)], y[rows])
-            log_det[rows] = tape.log_det[: rows.stop - first]
+                method(parameters, states[k], states[k + 1], tape.log_det, tape.kept[i], work, n_panels)
+            from_panels(states[len(steps)], rows_after[part])
+            sums[part] = tape.log_det[: len(sums[part])]
             if keep:
-                tapes.append(tape)
+                tapes[block] = tape
             else:
                 self._tapes.append(tape)
-        return tapes
 
-    def _gradients(self, parameters, tapes, g_y, g_log_det, g_x, g_parameters):
-        work = self._empty(self._n_work)
-        gradient, spare = (self._empty(self.n_features * MAX_ROWS) for _ in range(2))
-        log_gradient = self._empty(MAX_ROWS)
-        for block, tape in enumerate(tapes):
-            rows = slice(block * MAX_ROWS, min((block + 1) * MAX_ROWS, len(g_y)))
-            n_rows = rows.stop - rows.start
-            n_panels = -(-n_rows // LANES)
-            to_panels(g_y[rows], gradient)
-            log_gradient[:n_rows], log_gradient[n_rows:] = g_log_det[rows], 0
+        for_each(map_block, n_blocks, self.n_threads)
+        return images, log_dets, tapes
+
+    def _gradients(self, values, tapes, g_images, g_log_dets, needs_x_gradient, g_values):
+        """Gradients with respect to the rows, where they are needed; those with respect to the parameters are added up."""
+        g_rows = torch.empty_like(g_images, memory_format=torch.contiguous_format) if needs_x_gradient else None
+        g_x = None if g_rows is None else g_rows.numpy()
+        g_y, g_log_det = g_images.contiguous().numpy(), g_log_dets.contiguous().numpy()
+        parameters, out = values.detach().numpy(), g_values.numpy()
+        in_threads = self.n_threads > 1 and len(tapes) > 1
+
+        def panels_of(block):
+            return -(-min(MAX_ROWS, len(g_y) - block * MAX_ROWS) // LANES)
+
+        def add_gradient(i, block, work):
+            tape = tapes[block]
+            self._steps[i].add_gradient(
+                parameters, tape.states[i], tape.log_gradient, tape.kept[i], work, panels_of(block), out
+            )
+
+        def go_back(block):
+            part = slice(block * MAX_ROWS, (block + 1) * MAX_ROWS)
+            tape, work, n_panels = tapes[block], self._empty(self._n_work), panels_of(block)
+            gradient, spare = (self._empty(self.n_features * MAX_ROWS) for _ in range(2))
+            to_panels(g_y[part], gradient)
+            n_rows = len(g_y[part])
+            tape.log_gradient[:n_rows], tape.log_gradient[n_rows:] = g_log_det[part], 0
             for i, step in reversed(list(enumerate(self._steps))):
                 gradient, spare = step.backward(
-                    *(parameters, tape.values[i], gradient, spare, log_gradient, tape.kept[i], work, n_panels, g_parameters),
-                    i > 0 or g_x is not None,
+                    parameters, tape.states[i], gradient, spare, tape.log_gradient, tape.kept[i], work, n_panels
                 )
+                if not in_threads:
+                    add_gradient(i, block, work)
             if g_x is not None:
-                from_panels(gradient, g_x[rows])
+                from_panels(gradient, g_x[part])
+
+        def add_gradients_of_step(i):
+            work = self._empty(self._n_work)
+            for block in range(len(tapes)):
+                add_gradient(i, block, work)
+
+        # The gradient of each parameter is summed over the blocks in their order, whoever computes it.
+        for_each(go_back, len(tapes), self.n_threads)
+        if in_threads:
+            for_each(add_gradients_of_step, len(self._steps), self.n_threads)
         self._tapes.extend(tapes)
+        return g_rows
 
 
 class _ForwardMap(torch.autograd.Function):
@@ -252,23 +317,19 @@ class _ForwardMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, compiled: CompiledTransform) -> tuple[Tensor, Tensor]:
-        y, log_det = torch.empty_like(x), x.new_empty(len(x))
-        keep = any(ctx.needs_input_grad)
-        ctx.tapes = compiled._map(x.numpy(), values.numpy(), y.numpy(), log_det.numpy(), inverse=False, keep=keep)
+        y, log_det, ctx.tapes = compiled._map(x, values, inverse=False, keep=True)
         ctx.compiled = compiled
-        ctx.save_for_backward(values)
+        ctx.save_for_backward(x, values)
         return y, log_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_y, g_log_det = gradients
-        (values,) = ctx.saved_tensors
-        g_values = torch.zeros_like(values)
-        g_x = torch.empty_like(g_y) if ctx.needs_input_grad[0] else None
+        x, values = ctx.saved_tensors
         tapes, ctx.tapes = ctx.tapes, None
-        ctx.compiled._gradients(
-            *(values.numpy(), tapes, g_y.numpy(), g_log_det.contiguous().numpy()),
-            *(None if g_x is None else g_x.numpy(), g_values.numpy()),
-        )
-        return g_x, g_values, None
+        if tapes is None:  # the way back overwrites a tape; with retain_graph there may be another one
+            _, _, tapes = ctx.compiled._map(x, values, inverse=False, keep=True)
+        added_in_place = ctx.compiled.gradients is not None
+        g_values = ctx.compiled.gradients if added_in_place else torch.zeros_like(values)
+        g_x = ctx.compiled._gradients(values, tapes, *gradients, ctx.needs_input_grad[0], g_values)
+        return g_x, None if added_in_place else g_values, None

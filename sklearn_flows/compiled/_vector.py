@@ -294,9 +294,10 @@ def _constants(dtype):
 
 _CONSTANTS = {n_bits: _constants(dtype) for n_bits, dtype in ((32, types.float32), (64, types.float64))}
 _LOG_2 = math.log(2)
-# log 2 in two parts, the first of so few digits that a small whole number times it is exact.
+# log 2 in two parts, the first of so few digits that a small whole number times it is exact. The second isn't a difference of
+# floats: that would have lost the digits that it is there for.
 _LOG_2_HIGH = 0.693145751953125
-_LOG_2_LOW = _LOG_2 - _LOG_2_HIGH
+_LOG_2_LOW = 1.428606820309417232e-6
 
 
 def _polynomial(name):

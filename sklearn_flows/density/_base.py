@@ -39,8 +39,8 @@ _FLOAT_DTYPES = [np.float64, np.float32]
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
-MIN_STEPS_FOR_COMPILED_KERNELS = 1000
-MIN_SCALARS_FOR_COMPILED_KERNELS = 2**21
+MIN_STEPS_FOR_COMPILED_KERNELS = 100
+MIN_SCALARS_FOR_COMPILED_KERNELS = 2**18
 # Rows mapped at once: more would not be faster, and leave the cache.
 MAX_CHUNK = 1024
 # Rows encoded at once before training.
@@ -176,6 +176,8 @@ class BaseFlowDensity(
                 "best_validation_score_": result.best_score + units_val if scores else None,
             }
 
+        n_steps = max_iter * math.ceil(n_rows / batch_size)
+        n_threads = torch.get_num_threads()
         widest_layer = max([self.n_features_in_, *self.hidden_layer_sizes])
         with (
             FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
@@ -195,7 +197,7 @@ class BaseFlowDensity(
                     n_iter_no_change=self.n_iter_no_change,
                     tol=self.tol,
                     generator=generator,
-                    compiled=max_iter * math.ceil(n_rows / batch_size) >= MIN_STEPS_FOR_COMPILED_KERNELS,
+                    n_compiled_threads=n_threads if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
                     on_epoch_end=lambda result: progress.end_epoch(
                         result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
                     ),
@@ -290,11 +292,12 @@ class BaseFlowDensity(
         bytes_per_row = 8 * max(1, sum(n_outputs))
         chunk = min(max(1, int(get_config()["working_memory"] * 2**20 / bytes_per_row)), MAX_CHUNK)
         n_scalars = len(X) * X.shape[1] * len(self.flow_.transform.transforms)
+        n_threads = torch.get_num_threads()
         with torch.no_grad(), one_thread_if_small(min(len(X), chunk) * max(n_outputs)):
             flow = self.flow_
             if n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS:
                 row = torch.zeros(1, flow.base.n_features, dtype=torch.float64)
-                flow = compiled_flow(flow, lambda flow: ask(flow)(row))
+                flow = compiled_flow(flow, lambda flow: ask(flow)(row), n_threads)
             answer = ask(flow)
             workspace = Workspace()
             for batch in gen_batches(len(X), chunk):

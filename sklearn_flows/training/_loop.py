@@ -79,7 +79,7 @@ def fit_flow(
     n_iter_no_change: float,
     tol: float,
     generator: torch.Generator,
-    compiled: bool = False,
+    n_compiled_threads: int = 0,
     on_epoch_end: Callable[[TrainingResult], bool] | None = None,
 ) -> TrainingResult:
     """Train a flow by maximum likelihood.
@@ -113,8 +113,8 @@ def fit_flow(
         Smallest rise of the validation score that counts, in nats.
     generator : torch.Generator
         Source of the order of rows, a generator of the CPU.
-    compiled : bool, default=False
-        Whether compiled kernels are to serve where they can: worth their loading in long fits.
+    n_compiled_threads : int, default=0
+        How many threads compiled kernels may use, where they can serve: worth their loading in long fits. 0 keeps to torch.
     on_epoch_end : callable or None
         Called with the result so far; a true answer ends training.
 
@@ -129,9 +129,9 @@ def fit_flow(
         If no step size tried gives a finite loss.
     """
     parameters = FlatParameters(flow)
-    if compiled:
-        trial_row = train.values[:1]
-        flow = compiled_flow(flow, lambda flow: _gradient(flow, parameters, trial_row), parameters)
+    if n_compiled_threads:
+        row = train.values[:1]
+        flow = compiled_flow(flow, lambda flow: _gradient(flow, parameters, row), n_compiled_threads, parameters)
     optimiser = AdamW(parameters, weight_decay)
     workspace = Workspace()
     stopping = EarlyStopping(n_iter_no_change, tol)

@@ -24,7 +24,7 @@ class FlatParameters:
     values, gradients : Tensor of shape (n_parameters,)
         The flat vectors.
     leaf : Tensor of shape (n_parameters,)
-        ``values`` as autograd sees them: what computes with the vector itself leaves its gradient in ``gradients`` too.
+        ``values`` as autograd sees them, for what computes with the vector itself.
     offsets : dict
         Where a parameter starts in the vectors, by its ``id``.
     n_decaying : int
@@ -39,7 +39,6 @@ class FlatParameters:
         self.gradients = torch.zeros_like(self.values)
         self.n_decaying = sum(p.numel() for p in parameters if id(p) in weights)
         self.leaf = self.values.detach().requires_grad_()
-        self.leaf.grad = self.gradients
         sizes = [p.numel() for p in parameters]
         self.offsets = {id(p): end - p.numel() for p, end in zip(parameters, accumulate(sizes), strict=True)}
         for p, value, gradient in zip(
