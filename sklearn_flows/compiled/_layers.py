@@ -25,22 +25,21 @@ def _activate(values, position, slopes, slopes_position, n_units, activation):
     """Replace one panel of a layer's outputs by their activations, and write the derivatives of these to ``slopes``."""
     for i in range(0, n_units * LANES, vector_width(values)):
         y = load(values, position + i)
-        zero = y * 0.0
-        one = zero + 1.0
         if activation == RELU:
-            a, slope = larger(y, zero), select(y > zero, one, zero)
+            a = larger(y, 0.0)
+            slope = select(y > 0.0, 1.0, y * 0.0)
         elif activation == TANH:
             u = exponential(-2.0 * absolute(y))
             size = (1.0 - u) / (u + 1.0)
-            a = select(y > zero, size, -size)
+            a = select(y > 0.0, size, -size)
             slope = 1.0 - a * a
         elif activation == SILU:
             share = sigmoid(y)
             a = y * share
             slope = share * (1.0 + (y - a))
         else:
-            slope = exponential(smaller(y, zero))
-            a = larger(y, zero) + slope - 1.0
+            slope = exponential(smaller(y, 0.0))
+            a = larger(y, 0.0) + slope - 1.0
         store(values, position + i, a)
         store(slopes, slopes_position + i, slope)
 
@@ -50,8 +49,7 @@ def _clipped_inputs(x, x_position, staying, bound, inputs, position):
     for i in range(len(staying)):
         for lane in range(0, LANES, vector_width(x)):
             v = load(x, x_position + staying[i] * LANES + lane)
-            limit = v * 0.0 + bound
-            store(inputs, position + i * LANES + lane, smaller(limit, larger(-limit, v)))
+            store(inputs, position + i * LANES + lane, smaller(bound, larger(-bound, v)))
 
 
 @compiled
@@ -187,8 +185,8 @@ def invert_autoregressive(
             )
             for lane in range(0, LANES, vector_width(x)):
                 v = load(x, here + feature * LANES + lane)
-                limit = v * 0.0 + input_bound
-                store(kept, places[0] + here + feature * LANES + lane, smaller(limit, larger(-limit, v)))
+                clipped = smaller(input_bound, larger(-input_bound, v))
+                store(kept, places[0] + here + feature * LANES + lane, clipped)
 
 
 @compiled
@@ -253,7 +251,7 @@ def layer_gradient(
                 place = here + staying[i] * LANES + lane
                 # The clip of the inputs lets no gradient through.
                 g = load(work, i * LANES + lane)
-                g = select(absolute(load(x, place)) <= input_bound, g, g * 0.0)
+                g = select(absolute(load(x, place)) <= input_bound, g, 0.0)
                 store(gradient, place, load(gradient, place) + g)
 
 

@@ -1,44 +1,34 @@
 """Linear maps of features on panels: LU-parametrised matrices and permutations."""
 
-import numpy as np
+import math
 
 from ._product import LANES, add_bias_gradient, add_weight_gradient, linear, linear_transposed, vector_width
 from ._vector import compiled, load, store
 
 
 @compiled
-def _lu_factors(parameters, lower, upper, log_diagonal, n):
-    """Strictly lower triangular L - 1, and U."""
-    unit_less, u = np.zeros((n, n), parameters.dtype), np.zeros((n, n), parameters.dtype)
-    for i in range(n):
-        for j in range(i):
-            unit_less[i, j] = parameters[lower + i * n + j]
-        u[i, i] = np.exp(parameters[log_diagonal + i])
-        for j in range(i + 1, n):
-            u[i, j] = parameters[upper + i * n + j]
-    return unit_less, u
-
-
-@compiled
-def _add_multiple(target, factor, source, start, stop):
-    """Add ``factor * source`` to parts of rows."""
-    for j in range(start, stop):
-        target[j] += factor * source[j]
+def _add_multiple(target, position, factor, source, source_position, n):
+    for j in range(n):
+        target[position + j] += factor * source[source_position + j]
 
 
 @compiled
 def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_det, matrix, n_panels, n):
-    """Map panels by ``z = L U x + b``, add to ``log_det``, and keep the matrix, followed by b, in ``matrix``."""
-    unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
-    matrix[: n * n] = 0
-    sum_of_logs = matrix[0]
-    for i in range(n):
-        row = matrix[i * n : (i + 1) * n]
-        row += u[i]
-        for k in range(i):
-            _add_multiple(row, unit_less[i, k], u[k], k, n)
-        matrix[n * n + i] = parameters[bias + i]
+    """Map panels by ``z = L U x + b``, add to ``log_det``, and keep the matrix, followed by b and by U, in ``matrix``."""
+    u = n * n + n
+    sum_of_logs = parameters[log_diagonal]
+    for i in range(1, n):
         sum_of_logs += parameters[log_diagonal + i]
+    for i in range(n):
+        for j in range(n):
+            matrix[u + i * n + j] = parameters[upper + i * n + j] if j > i else 0.0
+        matrix[u + i * n + i] = math.exp(parameters[log_diagonal + i])
+    for i in range(n):
+        for j in range(n):
+            matrix[i * n + j] = matrix[u + i * n + j]
+        matrix[n * n + i] = parameters[bias + i]
+        for k in range(i):
+            _add_multiple(matrix, i * n + k, parameters[lower + i * n + k], matrix, u + k * n + k, n - k)
     for panel in range(n_panels):
         here = panel * n * LANES
         linear(matrix, 0, n, n * n, 0, n, stairs, 0, x, here, z, here)
@@ -52,33 +42,45 @@ def lu_gradient(matrix, stairs, gradient, x_gradient, kept_gradient, n_panels, n
     for panel in range(n_panels):
         here = panel * n * LANES
         linear_transposed(matrix, 0, n, n, stairs, n, gradient, here, x_gradient, here)
-    kept_gradient[: n_panels * n * LANES] = gradient[: n_panels * n * LANES]
+    for i in range(n_panels * n * LANES):
+        kept_gradient[i] = gradient[i]
 
 
 @compiled
 def add_lu_gradient(
-    parameters, lower, upper, log_diagonal, bias, stairs, x, gradient, log_gradient, n_panels, n, work, out
+    parameters, lower, upper, log_diagonal, bias, stairs, x, gradient, log_gradient, matrix, n_panels, n, work, out
 ):
-    """Add to ``out`` the gradients of the parameters of ``map_by_lu``, given those with respect to its images."""
-    flat = np.zeros(n * n, parameters.dtype)
-    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, flat, 0, work)
-    g_matrix = flat.reshape(n, n)
-    unit_less, u = _lu_factors(parameters, lower, upper, log_diagonal, n)
-    g_upper, g_lower, u_transposed = g_matrix.copy(), np.zeros((n, n), parameters.dtype), u.T.copy()
+    """Add to ``out`` the gradients of the parameters of ``map_by_lu``, given those with respect to its images.
+
+    The end of ``work`` is memory for four matrices.
+    """
+    u = n * n + n
+    g_matrix = len(work) - 4 * n * n
+    g_upper, g_lower, u_transposed = g_matrix + n * n, g_matrix + 2 * n * n, g_matrix + 3 * n * n
+    for i in range(n * n):
+        work[g_matrix + i] = 0.0
+        work[g_lower + i] = 0.0
+    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, work, g_matrix, work)
+    for i in range(n):
+        for j in range(n):
+            work[g_upper + i * n + j] = work[g_matrix + i * n + j]
+            work[u_transposed + j * n + i] = matrix[u + i * n + j]
     for i in range(n):
         for k in range(i + 1, n):
-            _add_multiple(g_upper[i], unit_less[k, i], g_matrix[k], i, n)
+            factor = parameters[lower + k * n + i]
+            _add_multiple(work, g_upper + i * n + i, factor, work, g_matrix + k * n + i, n - i)
         for k in range(n):
-            _add_multiple(g_lower[i], g_matrix[i, k], u_transposed[k], 0, min(i, k + 1))
+            factor = work[g_matrix + i * n + k]
+            _add_multiple(work, g_lower + i * n, factor, work, u_transposed + k * n, min(i, k + 1))
     g_log = log_gradient[0]
     for i in range(1, n_panels * LANES):
         g_log += log_gradient[i]
     for i in range(n):
-        out[log_diagonal + i] += g_upper[i, i] * u[i, i] + g_log
+        out[log_diagonal + i] += work[g_upper + i * n + i] * matrix[u + i * n + i] + g_log
         for j in range(i + 1, n):
-            out[upper + i * n + j] += g_upper[i, j]
+            out[upper + i * n + j] += work[g_upper + i * n + j]
         for j in range(i):
-            out[lower + i * n + j] += g_lower[i, j]
+            out[lower + i * n + j] += work[g_lower + i * n + j]
     add_bias_gradient(gradient, 0, n, n_panels, out, bias)
 
 
@@ -101,7 +103,7 @@ def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_pan
                 y = load(x, lane + i * LANES)
                 for k in range(i + 1, n):
                     y = y - load(x, lane + k * LANES) * parameters[upper + i * n + k]
-                store(x, lane + i * LANES, y * np.exp(-parameters[log_diagonal + i]))
+                store(x, lane + i * LANES, y * math.exp(-parameters[log_diagonal + i]))
     for i in range(n_panels * LANES):
         log_det[i] -= sum_of_logs
 

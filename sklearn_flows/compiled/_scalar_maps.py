@@ -62,7 +62,7 @@ def _find_bin(at, shares, start, n_bins, scale):
     for k in range(1, n_bins):
         size = load(shares, start + k * width) * scale + MIN_BIN
         passed = at >= end
-        index = select(passed, index * 0.0 + k, index)
+        index = select(passed, k, index)
         x_k = select(passed, end, x_k)
         w = select(passed, size, w)
         end = end + size
@@ -101,14 +101,12 @@ def _derivatives_at(index, raw, position, n_bins):
 
 @compiled
 def _in_unit_box(x, bound):
-    zero = x * 0.0
-    return smaller(larger(x / (2.0 * bound) + 0.5, zero), zero + 1.0)
+    return smaller(larger(x / (2.0 * bound) + 0.5, 0.0), 1.0)
 
 
 @compiled
 def _share_of_bin(at, x_k, w):
-    zero = at * 0.0
-    return smaller(larger((at - x_k) / w, zero), zero + 1.0)  # knots are rounded sums
+    return smaller(larger((at - x_k) / w, 0.0), 1.0)  # knots are rounded sums
 
 
 @compiled
@@ -131,7 +129,7 @@ def spline(x, raw, position, n_bins, bound, shares):
     value = (y_k + h * (s * xi * xi + d_left * rest) * inverse) * (2.0 * bound) - bound
     ratio = s * inverse
     inside = absolute(x) <= bound  # NaN is outside, and stays NaN
-    return select(inside, value, x), select(inside, logarithm(ratio * ratio * numerator), x * 0.0)
+    return select(inside, value, x), select(inside, logarithm(ratio * ratio * numerator), 0.0)
 
 
 @compiled
@@ -145,34 +143,32 @@ def inverse_spline(z, raw, position, n_bins, bound, shares):
     index, y_k, h = _find_bin(at, shares, heights, n_bins, h_scale)
     x_k, w = _bin_at(index, shares, 0, n_bins, w_scale)
     d_left, _, d_right, _ = _derivatives_at(index, raw, position + 2 * n_bins * LANES, n_bins)
-    zero = at * 0.0
     s = h / w
     curvature = d_left + d_right - 2.0 * s
-    rise = larger(at - y_k, zero)
+    rise = larger(at - y_k, 0.0)
     a = h * (s - d_left) + rise * curvature
     b = h * d_left - rise * curvature
     c = -(s * rise)
     # The root without cancellation (eq. 29 of the paper's appendix); rounding can push a zero discriminant below zero.
-    root = square_root(larger(b * b - 4.0 * a * c, zero))
-    xi = smaller(larger(2.0 * c / (-b - root), zero), zero + 1.0)
+    root = square_root(larger(b * b - 4.0 * a * c, 0.0))
+    xi = smaller(larger(2.0 * c / (-b - root), 0.0), 1.0)
     value = (x_k + w * xi) * (2.0 * bound) - bound
     rest, xi_left = xi * (1.0 - xi), 1.0 - xi
     numerator = d_right * xi * xi + 2.0 * s * rest + d_left * xi_left * xi_left
     ratio = (s + curvature * rest) / s
     inside = absolute(z) <= bound
-    return select(inside, value, z), select(inside, logarithm(ratio * ratio / numerator), z * 0.0)
+    return select(inside, value, z), select(inside, logarithm(ratio * ratio / numerator), 0.0)
 
 
 @compiled
 def _through_softmax(index, shares, start, n_bins, scale, free, x_k, w, g_start, g_size, raw, position):
     """Replace raw bin sizes by their gradients, given those of the start and the size of one bin."""
     width = vector_width(shares)
-    zero = index * 0.0
     # The mean of the gradients of all shares, weighted by the shares.
     mean = g_start * (x_k - index * MIN_BIN) + g_size * (w - MIN_BIN)
     mean = mean * (1.0 / free)
     for k in range(n_bins):
-        g = select(index > k, g_start, select(index == k, g_size, zero))
+        g = select(index > k, g_start, select(index == k, g_size, 0.0))
         store(raw, position + k * LANES, load(shares, start + k * width) * scale * (g - mean))
 
 
@@ -187,10 +183,10 @@ def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
     index, x_k, w = _find_bin(at, shares, 0, n_bins, w_scale)
     y_k, h = _bin_at(index, shares, heights, n_bins, h_scale)
     d_left, left_slope, d_right, right_slope = _derivatives_at(index, raw, derivatives, n_bins)
-    inside, zero = absolute(x) <= bound, x * 0.0
+    inside = absolute(x) <= bound
     # The names of transforms._spline.spline_gradients.
-    g_value = select(inside, g_z, zero) * (2.0 * bound)
-    g_log = select(inside, g_log, zero)
+    g_value = select(inside, g_z, 0.0) * (2.0 * bound)
+    g_log = select(inside, g_log, 0.0)
     xi = _share_of_bin(at, x_k, w)
     inverse_w = 1.0 / w
     s = h * inverse_w
@@ -216,7 +212,7 @@ def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
     g_h = g_value * a * inverse_denominator + g_s * inverse_w
     for k in range(n_bins - 1):
         # Knot k is at the right end of bin k and at the left one of the next.
-        store(raw, derivatives + k * LANES, select(index == k, g_right, select(index == k + 1, g_left, zero)))
+        store(raw, derivatives + k * LANES, select(index == k, g_right, select(index == k + 1, g_left, 0.0)))
     _through_softmax(index, shares, 0, n_bins, w_scale, free, x_k, w, -g_at, g_w, raw, position)
     _through_softmax(
         index, shares, heights, n_bins, h_scale, free, y_k, h, g_value, g_h, raw, position + n_bins * LANES

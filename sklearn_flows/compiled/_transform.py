@@ -41,9 +41,9 @@ class _LU:
         parameters = (transform.lower, transform.upper, transform.log_diagonal, transform.bias)
         self.places = tuple(offsets[id(parameter)] for parameter in parameters)
         self.stairs = np.array([n] * n + [0] * n)
-        self.n_matrix = n * n + n
+        self.n_matrix = 2 * n * n + n
         self.n_kept = self.n_matrix + n * MAX_ROWS
-        self.n_work = 0
+        self.n_work = 4 * n * n
 
     def forward(self, parameters, x, z, log_det, kept, work, n_panels):
         map_by_lu(parameters, *self.places, self.stairs, x, z, log_det, kept, n_panels, self.n)
@@ -54,7 +54,8 @@ class _LU:
 
     def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
         add_lu_gradient(
-            *(parameters, *self.places, self.stairs, x, kept[self.n_matrix :], log_gradient, n_panels, self.n, work, out)
+            *(parameters, *self.places, self.stairs, x, kept[self.n_matrix :], log_gradient),
+            *(kept, n_panels, self.n, work, out),
         )
 
     def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
@@ -203,9 +204,9 @@ class CompiledTransform:
             raise NotImplementedError(f"there are no compiled kernels for {transform}")
         self._tapes: list[_Tape] = []
         self._dtype = values.detach().numpy().dtype
-        # A tile may be twice as wide as a register.
-        n_work = (MAX_ROWS + TILE_HEIGHT) * 2 * REGISTER_BYTES // self._dtype.itemsize
-        self._n_work = max([n_work, *(step.n_work for step in self._steps)])
+        # What steps need of it, and what gradients of weights do: a tile is twice as wide as a register.
+        self._n_work = (MAX_ROWS + TILE_HEIGHT) * 2 * REGISTER_BYTES // self._dtype.itemsize
+        self._n_work += max([0, *(step.n_work for step in self._steps)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Transform.forward``, differentiable in ``x`` and in ``values``."""

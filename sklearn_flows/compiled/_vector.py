@@ -182,7 +182,7 @@ def store(typing_context, array, position, value):
 
 @intrinsic
 def select(typing_context, mask, a, b):
-    """``a`` where the mask holds, ``b`` elsewhere."""
+    """``a`` where the mask holds, ``b`` elsewhere; either may be a number."""
     vector = Vector(mask.dtype)
 
     def emit(context, builder, sig, values):
@@ -210,16 +210,24 @@ absolute = _intrinsic_function("fabs")
 _nearest = _intrinsic_function("rint")
 
 
-@compiled
-def larger(a, b):
-    """The larger of two vectors; ``b`` where ``a`` is NaN."""
-    return select(a > b, a, b)
+def _chosen_by(sign, docstring):
+    """Function of two vectors, one of them perhaps a number, that gives ``a`` where ``a sign b``, and ``b`` elsewhere."""
+
+    @intrinsic
+    def function(typing_context, a, b):
+        vector = _common_vector((a, b))
+
+        def emit(context, builder, sig, values):
+            return builder.select(builder.fcmp_ordered(sign, *values), *values)
+
+        return vector(vector, vector), emit
+
+    function.__doc__ = docstring
+    return function
 
 
-@compiled
-def smaller(a, b):
-    """The smaller of two vectors; ``b`` where ``a`` is NaN."""
-    return select(a < b, a, b)
+larger = _chosen_by(">", "The larger of two vectors; ``b`` where ``a`` is NaN.")
+smaller = _chosen_by("<", "The smaller of two vectors; ``b`` where ``a`` is NaN.")
 
 
 @intrinsic
@@ -367,7 +375,7 @@ def logarithm(v):
 def sigmoid(v):
     """Logistic function."""
     u = exponential(-absolute(v))
-    return select(v > 0.0, u * 0.0 + 1.0, u) / (u + 1.0)
+    return select(v > 0.0, 1.0, u) / (u + 1.0)
 
 
 @compiled
@@ -375,4 +383,4 @@ def softplus(v):
     """log(1 + exp(v)), and its derivative, the logistic function."""
     u = exponential(-absolute(v))
     t = u / (u + 2.0)
-    return larger(v, v * 0.0) + _artanh_series(t * t) * t, select(v > 0.0, u * 0.0 + 1.0, u) / (u + 1.0)
+    return larger(v, 0.0) + _artanh_series(t * t) * t, select(v > 0.0, 1.0, u) / (u + 1.0)
