@@ -28,8 +28,8 @@ def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int, p
     n_threads : int
         How many threads may share the rows. Answers don't depend on it.
     parameters : FlatParameters, default=None
-        All the flow's parameters as one vector. They are read from there in every call, and get their gradients there. None means
-        a copy of the parameters as they are now, without gradients.
+        All the flow's parameters as one vector. They are read from there in every call, and get their gradients there. None
+        means a copy of the parameters as they are now, without gradients.
 
     Returns
     -------

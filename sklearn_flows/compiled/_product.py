@@ -1,10 +1,10 @@
 """Matrix products for rows that come in panels.
 
 A *panel* is ``LANES`` rows of a table, or of a layer's units, with the rows of each unit next to each other: the array
-``(n_panels, n_units, LANES)``, here as one long axis. What a product reads of a panel is then one short piece of memory, which stays
-in the innermost cache, while each weight that meets it is read once. General libraries copy their arguments into such pieces in
-every call. For layers of a few dozen units that costs as much as the product; and they can't leave out the weights that don't
-exist, which in an autoregressive network are half of them.
+``(n_panels, n_units, LANES)``, here as one long axis. What a product reads of a panel is then one short piece of memory, which
+stays in the innermost cache, while each weight that meets it is read once. General libraries copy their arguments into such
+pieces in every call. For layers of a few dozen units that costs as much as the product; and they can't leave out the weights
+that don't exist, which in an autoregressive network are half of them.
 """
 
 from llvmlite import ir
@@ -39,12 +39,12 @@ def tile_width(array):
 
 
 def _tile(height, start):
-    """Function that computes a tile of a product, ``c = a @ b``, plus what ``start`` says: "zero", "bias" or "sum" (what c was).
+    """Make a function that computes a tile of a product: ``c = a @ b``, plus a bias, or plus what c was, by ``start``.
 
-    Its arguments are arrays with the position of their first element and the distances between elements: of ``a`` from row to
-    row and from term to term of the sum, of ``b`` and ``bias`` from term to term and row to row, and of ``c`` from row to row.
-    The sum has ``n_outer`` parts of ``n_terms`` terms each; ``a_jump`` and ``b_jump`` are the distances between parts. Where ``c``
-    has fewer rows than the tile, the last one is computed more than once.
+    Its arguments are arrays, each with the position of its first element and the distances between elements: of ``a`` from row
+    to row and from term to term of the sum, of ``b`` from term to term, of ``c`` from row to row. The sum has ``n_outer`` parts
+    of ``n_terms`` terms each; ``a_jump`` and ``b_jump`` are the distances between parts. Where ``c`` has fewer rows than the
+    tile, the last one is computed more than once.
     """
 
     @intrinsic
@@ -105,7 +105,10 @@ def _tile(height, start):
                 with cgutils.for_range(builder, n_terms) as inner:
                     a_term_offset = builder.add(a_offset, builder.mul(inner.index, a_term))
                     b_place = builder.gep(b_start, [builder.add(b_offset, builder.mul(inner.index, b_term))])
-                    across = [load_vector(builder, b_place, vector), load_vector(builder, builder.gep(b_place, [width]), vector)]
+                    across = [
+                        load_vector(builder, b_place, vector),
+                        load_vector(builder, builder.gep(b_place, [width]), vector),
+                    ]
                     for i in range(height):
                         scalar = splat(builder, builder.load(builder.gep(a_rows[i], [a_term_offset])), vector.width)
                         for j in range(_N_ACROSS):

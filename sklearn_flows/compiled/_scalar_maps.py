@@ -1,7 +1,7 @@
 """The scalar bijections of layers on panels: the affine map and the rational-quadratic spline.
 
-The mathematics is that of ``transforms._elementwise`` and ``transforms._spline``, which say it in torch and are the ones to read
-first; here it is written for vectors. Raw parameters of a scalar are ``LANES`` apart.
+The mathematics is that of ``transforms._elementwise`` and ``transforms._spline``, which say it in torch and are the ones to
+read first; here it is written for vectors. Raw parameters of a scalar are ``LANES`` apart.
 """
 
 from ..transforms._spline import DERIVATIVE_OFFSET, MIN_BIN, MIN_DERIVATIVE
@@ -200,11 +200,7 @@ def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
     g_numerator = g_log / numerator
     g_rest = g_a * d_left + g_denominator * curvature + 2.0 * g_numerator * s
     g_s = 2.0 * g_log / s + g_a * xi * xi + g_denominator * (1.0 - 2.0 * rest) + 2.0 * g_numerator * rest
-    g_xi = (
-        2.0 * xi * (g_a * s + g_numerator * d_right)
-        - 2.0 * xi_left * g_numerator * d_left
-        + g_rest * (1.0 - 2.0 * xi)
-    )
+    g_xi = 2.0 * xi * (g_a * s + g_numerator * d_right) - 2.0 * xi_left * g_numerator * d_left + g_rest * (1.0 - 2.0 * xi)
     g_left = ((g_a + g_denominator) * rest + g_numerator * xi_left * xi_left) * left_slope
     g_right = (g_denominator * rest + g_numerator * xi * xi) * right_slope
     g_at = g_xi * inverse_w
@@ -214,7 +210,5 @@ def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
         # Knot k is at the right end of bin k and at the left one of the next.
         store(raw, derivatives + k * LANES, select(index == k, g_right, select(index == k + 1, g_left, 0.0)))
     _through_softmax(index, shares, 0, n_bins, w_scale, free, x_k, w, -g_at, g_w, raw, position)
-    _through_softmax(
-        index, shares, heights, n_bins, h_scale, free, y_k, h, g_value, g_h, raw, position + n_bins * LANES
-    )
+    _through_softmax(index, shares, heights, n_bins, h_scale, free, y_k, h, g_value, g_h, raw, position + n_bins * LANES)
     return select(inside, g_at / (2.0 * bound), g_z)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..nets import MADE
 from ..transforms import (
     Affine,
     Composed,
@@ -166,7 +165,7 @@ class _Tape(NamedTuple):
     log_gradient: Any
 
 
-class CompiledTransform:
+class CompiledTransform(Transform):
     """A composition of transforms on compiled kernels.
 
     Parameters
@@ -195,6 +194,7 @@ class CompiledTransform:
         n_threads: int,
         gradients: Tensor | None = None,
     ) -> None:
+        super().__init__()
         self.values = values
         self.gradients = gradients
         self.n_features = n_features

@@ -1,8 +1,8 @@
 """Vectors of numbers for numba: what one instruction of the processor works on.
 
-In compiled functions a ``Vector`` is a value like a float. It has arithmetic and comparisons with vectors and with plain numbers,
-which become vectors of the same precision; comparisons give a ``Mask``, and ``select`` takes it. So a formula is written once, as
-for one number, and no compiler has to find out that it may work on many at once.
+In compiled functions a ``Vector`` is a value like a float. It has arithmetic and comparisons with vectors and with plain
+numbers, which become vectors of the same precision; comparisons give a ``Mask``, and ``select`` takes it. So a formula is
+written once, as for one number, and no compiler has to find out that it may work on many at once.
 
 Memory is in one-dimensional arrays: ``load(array, position)``, ``store(array, position, vector)``.
 """

@@ -190,7 +190,8 @@ def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
     torch.autograd.backward(flow.log_prob(row).sum())
     gradient = parameters.gradients.clone()
     parameters.gradients.zero_()
-    return gradient / (1 + gradient.norm())
+    scaled: Tensor = gradient / (1 + gradient.norm())
+    return scaled
 
 
 @torch.no_grad()

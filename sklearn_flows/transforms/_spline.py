@@ -211,7 +211,7 @@ class _Spline(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, raw, *ctx.constants, ctx.inverse = inputs
+        x, raw, ctx.n_bins, ctx.tail_bound, ctx.inverse = inputs
         y, log_derivative = output
         # Of the inverse function, the argument of the spline is the result.
         ctx.save_for_backward(y if ctx.inverse else x, raw, log_derivative if ctx.inverse else None)
@@ -223,13 +223,13 @@ class _Spline(torch.autograd.Function):
         x, raw, inverse_log_derivative = ctx.saved_tensors
         g_y, g_log_derivative = gradients
         if not ctx.inverse:
-            g_x, g_raw = spline_gradients(x, raw, *ctx.constants, g_y, g_log_derivative)
+            g_x, g_raw = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, g_y, g_log_derivative)
             return g_x, g_raw, None, None, None
         # Implicit differentiation of z = f(x, raw), where the second result is -log f'(x, raw): what reaches x, directly
         # and through the log-derivative, goes on to z by 1 / f', and to the parameters as if z had the opposite gradient.
-        through_log, _ = spline_gradients(x, raw, *ctx.constants, torch.zeros_like(g_y), -g_log_derivative)
+        through_log, _ = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, torch.zeros_like(g_y), -g_log_derivative)
         g_z = (g_y + through_log) * inverse_log_derivative.exp()
-        _, g_raw = spline_gradients(x, raw, *ctx.constants, -g_z, -g_log_derivative)
+        _, g_raw = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, -g_z, -g_log_derivative)
         return g_z, g_raw, None, None, None
 
 

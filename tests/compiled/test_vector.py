@@ -114,9 +114,7 @@ def clipped(v):
 def test_operators_are_those_of_numbers(dtype):
     x = np.linspace(-2, 2, 401).astype(dtype)
     tolerance = 10 * np.finfo(dtype).eps
-    np.testing.assert_allclose(
-        applied(arithmetic, x), -((2 * x + 1) / (x - 3) * 0.5 - x * x), rtol=tolerance, atol=tolerance
-    )
+    np.testing.assert_allclose(applied(arithmetic, x), -((2 * x + 1) / (x - 3) * 0.5 - x * x), rtol=tolerance, atol=tolerance)
     expected = (x < 0) + 2.0 * (x <= 0) + 4.0 * (x > 0) + 8.0 * (x >= 0) + 16.0 * (x == 0)
     np.testing.assert_array_equal(applied(comparisons, x), expected)
     np.testing.assert_array_equal(applied(clipped, x), np.clip(x, -1, 1))
