@@ -12,76 +12,89 @@ def _add_multiple(target, position, factor, source, source_position, n):
         target[position + j] += factor * source[source_position + j]
 
 
+# Places in what is prepared of an LU-linear map of n features, once for all rows: the matrix and, right behind it as ``linear``
+# wants it, b; U; the sum of the logarithms of its diagonal. On the way back also the gradients of that sum and of the matrix,
+# added up over all rows, and memory for three matrices more.
 @compiled
-def map_by_lu(parameters, lower, upper, log_diagonal, bias, stairs, x, z, log_det, matrix, n_panels, n):
-    """Map panels by ``z = L U x + b``, add to ``log_det``, and keep the matrix, followed by b and by U, in ``matrix``."""
+def _places(n):
     u = n * n + n
-    sum_of_logs = parameters[log_diagonal]
-    for i in range(1, n):
-        sum_of_logs += parameters[log_diagonal + i]
+    log_sum = u + n * n
+    return u, log_sum, log_sum + 1, log_sum + 2
+
+
+@compiled
+def prepare_lu(parameters, lower, upper, log_diagonal, bias, n, prepared):
+    """Multiply L and U, and set the sums of gradients to zero."""
+    u, log_sum, g_log_sum, g_matrix = _places(n)
+    prepared[log_sum] = 0.0
+    prepared[g_log_sum] = 0.0
     for i in range(n):
         for j in range(n):
-            matrix[u + i * n + j] = parameters[upper + i * n + j] if j > i else 0.0
-        matrix[u + i * n + i] = math.exp(parameters[log_diagonal + i])
+            prepared[u + i * n + j] = parameters[upper + i * n + j] if j > i else 0.0
+            prepared[g_matrix + i * n + j] = 0.0
+        prepared[u + i * n + i] = math.exp(parameters[log_diagonal + i])
+        prepared[log_sum] += parameters[log_diagonal + i]
     for i in range(n):
         for j in range(n):
-            matrix[i * n + j] = matrix[u + i * n + j]
-        matrix[n * n + i] = parameters[bias + i]
+            prepared[i * n + j] = prepared[u + i * n + j]
+        prepared[n * n + i] = parameters[bias + i]
         for k in range(i):
-            _add_multiple(matrix, i * n + k, parameters[lower + i * n + k], matrix, u + k * n + k, n - k)
+            _add_multiple(prepared, i * n + k, parameters[lower + i * n + k], prepared, u + k * n + k, n - k)
+
+
+@compiled
+def map_by_lu(prepared, stairs, x, z, log_det, n_panels, n):
+    """Map panels by ``z = L U x + b``, and add to ``log_det``."""
+    _, log_sum, _, _ = _places(n)
     for panel in range(n_panels):
         here = panel * n * LANES
-        linear(matrix, 0, n, n * n, 0, n, stairs, 0, x, here, z, here)
+        linear(prepared, 0, n, n * n, 0, n, stairs, 0, x, here, z, here)
     for i in range(n_panels * LANES):
-        log_det[i] += sum_of_logs
+        log_det[i] += prepared[log_sum]
 
 
 @compiled
-def lu_gradient(matrix, stairs, gradient, x_gradient, kept_gradient, n_panels, n):
+def lu_gradient(prepared, stairs, gradient, x_gradient, kept_gradient, n_panels, n):
     """Carry gradients back through ``map_by_lu``, and keep them for ``add_lu_gradient``."""
     for panel in range(n_panels):
         here = panel * n * LANES
-        linear_transposed(matrix, 0, n, n, stairs, n, gradient, here, x_gradient, here)
+        linear_transposed(prepared, 0, n, n, stairs, n, gradient, here, x_gradient, here)
     for i in range(n_panels * n * LANES):
         kept_gradient[i] = gradient[i]
 
 
 @compiled
-def add_lu_gradient(
-    parameters, lower, upper, log_diagonal, bias, stairs, x, gradient, log_gradient, matrix, n_panels, n, work, out
-):
-    """Add to ``out`` the gradients of the parameters of ``map_by_lu``, given those with respect to its images.
+def add_lu_gradient(prepared, stairs, x, gradient, log_gradient, n_panels, n, work, out, bias):
+    """Add up the gradients of the matrix and of the sum of logarithms in ``prepared``, and those of b in ``out``."""
+    _, _, g_log_sum, g_matrix = _places(n)
+    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, prepared, g_matrix, work)
+    add_bias_gradient(gradient, 0, n, n_panels, out, bias)
+    for i in range(n_panels * LANES):
+        prepared[g_log_sum] += log_gradient[i]
 
-    The end of ``work`` is memory for four matrices.
-    """
-    u = n * n + n
-    g_matrix = len(work) - 4 * n * n
+
+@compiled
+def finish_lu_gradient(parameters, lower, upper, log_diagonal, n, prepared, out):
+    """Add the gradients of L and U to ``out``, after ``add_lu_gradient`` for all rows."""
+    u, _, g_log_sum, g_matrix = _places(n)
     g_upper, g_lower, u_transposed = g_matrix + n * n, g_matrix + 2 * n * n, g_matrix + 3 * n * n
-    for i in range(n * n):
-        work[g_matrix + i] = 0.0
-        work[g_lower + i] = 0.0
-    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, work, g_matrix, work)
     for i in range(n):
         for j in range(n):
-            work[g_upper + i * n + j] = work[g_matrix + i * n + j]
-            work[u_transposed + j * n + i] = matrix[u + i * n + j]
+            prepared[g_upper + i * n + j] = prepared[g_matrix + i * n + j]
+            prepared[g_lower + i * n + j] = 0.0
+            prepared[u_transposed + j * n + i] = prepared[u + i * n + j]
     for i in range(n):
         for k in range(i + 1, n):
             factor = parameters[lower + k * n + i]
-            _add_multiple(work, g_upper + i * n + i, factor, work, g_matrix + k * n + i, n - i)
+            _add_multiple(prepared, g_upper + i * n + i, factor, prepared, g_matrix + k * n + i, n - i)
         for k in range(n):
-            factor = work[g_matrix + i * n + k]
-            _add_multiple(work, g_lower + i * n, factor, work, u_transposed + k * n, min(i, k + 1))
-    g_log = log_gradient[0]
-    for i in range(1, n_panels * LANES):
-        g_log += log_gradient[i]
-    for i in range(n):
-        out[log_diagonal + i] += work[g_upper + i * n + i] * matrix[u + i * n + i] + g_log
+            factor = prepared[g_matrix + i * n + k]
+            _add_multiple(prepared, g_lower + i * n, factor, prepared, u_transposed + k * n, min(i, k + 1))
+        out[log_diagonal + i] += prepared[g_upper + i * n + i] * prepared[u + i * n + i] + prepared[g_log_sum]
         for j in range(i + 1, n):
-            out[upper + i * n + j] += work[g_upper + i * n + j]
+            out[upper + i * n + j] += prepared[g_upper + i * n + j]
         for j in range(i):
-            out[lower + i * n + j] += work[g_lower + i * n + j]
-    add_bias_gradient(gradient, 0, n, n_panels, out, bias)
+            out[lower + i * n + j] += prepared[g_lower + i * n + j]
 
 
 @compiled

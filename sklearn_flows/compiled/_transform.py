@@ -21,7 +21,17 @@ from ..transforms import (
 )
 from ..transforms._elementwise import CONDITIONER_BOUND
 from ._layers import ELU, RELU, SILU, TANH, add_layer_gradient, invert_autoregressive, layer_gradient, map_by_layer
-from ._linear_maps import add_lu_gradient, from_panels, invert_lu, lu_gradient, map_by_lu, reorder, to_panels
+from ._linear_maps import (
+    add_lu_gradient,
+    finish_lu_gradient,
+    from_panels,
+    invert_lu,
+    lu_gradient,
+    map_by_lu,
+    prepare_lu,
+    reorder,
+    to_panels,
+)
 from ._product import LANES, TILE_HEIGHT
 from ._threads import for_each
 from ._vector import REGISTER_BYTES
@@ -35,30 +45,35 @@ MAX_ROWS = MAX_PANELS * LANES
 class _LU:
     """Steps through an ``LULinear``."""
 
+    n_work = 0
+
     def __init__(self, transform, offsets):
         self.n = n = len(transform.bias)
         parameters = (transform.lower, transform.upper, transform.log_diagonal, transform.bias)
-        self.places = tuple(offsets[id(parameter)] for parameter in parameters)
+        *self.factors, self.bias = (offsets[id(parameter)] for parameter in parameters)
         self.stairs = np.array([n] * n + [0] * n)
-        self.n_matrix = 2 * n * n + n
-        self.n_kept = self.n_matrix + n * MAX_ROWS
-        self.n_work = 4 * n * n
+        self.n_kept = n * MAX_ROWS
 
-    def forward(self, parameters, x, z, log_det, kept, work, n_panels):
-        map_by_lu(parameters, *self.places, self.stairs, x, z, log_det, kept, n_panels, self.n)
+    def prepare(self, parameters):
+        prepared = np.empty(6 * self.n**2 + self.n + 2, parameters.dtype)
+        prepare_lu(parameters, *self.factors, self.bias, self.n, prepared)
+        return prepared
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
-        lu_gradient(kept, self.stairs, gradient, spare, kept[self.n_matrix :], n_panels, self.n)
+    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels):
+        map_by_lu(prepared, self.stairs, x, z, log_det, n_panels, self.n)
+
+    def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
+        lu_gradient(prepared, self.stairs, gradient, spare, kept, n_panels, self.n)
         return spare, gradient
 
-    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
-        add_lu_gradient(
-            *(parameters, *self.places, self.stairs, x, kept[self.n_matrix :], log_gradient),
-            *(kept, n_panels, self.n, work, out),
-        )
+    def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
+        add_lu_gradient(prepared, self.stairs, x, kept, log_gradient, n_panels, self.n, work, out, self.bias)
 
-    def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
-        invert_lu(parameters, *self.places, z, x, log_det, n_panels, self.n)
+    def finish_gradient(self, parameters, prepared, out):
+        finish_lu_gradient(parameters, *self.factors, self.n, prepared, out)
+
+    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
+        invert_lu(parameters, *self.factors, self.bias, z, x, log_det, n_panels, self.n)
 
 
 class _Reorder:
@@ -69,17 +84,23 @@ class _Reorder:
     def __init__(self, transform, offsets):
         self.order, self.inverse_order = transform.order.numpy(), transform.inverse_order.numpy()
 
-    def forward(self, parameters, x, z, log_det, kept, work, n_panels):
+    def prepare(self, parameters):
+        return None
+
+    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels):
         reorder(x, self.order, z, n_panels, len(self.order))
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
+    def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
         reorder(gradient, self.inverse_order, spare, n_panels, len(self.order))
         return spare, gradient
 
-    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
+    def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
         pass  # it has no parameters
 
-    def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
+    def finish_gradient(self, parameters, prepared, out):
+        pass
+
+    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
         reorder(z, self.inverse_order, x, n_panels, len(self.order))
 
 
@@ -89,7 +110,8 @@ class _Layer:
     def __init__(self, transform, offsets):
         conditioner, transformer = transform.conditioner, transform.transformer
         self.is_affine = isinstance(transformer, Affine)
-        self.bound = transformer.log_scale_bound if self.is_affine else transformer.tail_bound
+        # A float: integers would compile kernels of their own.
+        self.bound = float(transformer.log_scale_bound if self.is_affine else transformer.tail_bound)
         self.n_parameters = transformer.n_parameters
         self.is_autoregressive = isinstance(transform, MaskedAutoregressive)
         if self.is_autoregressive:
@@ -113,26 +135,32 @@ class _Layer:
         self.places, self.n_kept = np.array([0, *ends[:-1]], dtype=np.int64), int(ends[-1])
         self.n_work = max(LANES * max(self.table[:, 2]), self.n_parameters * REGISTER_BYTES // 4)
 
-    def forward(self, parameters, x, z, log_det, kept, work, n_panels, inverse=False):
+    def prepare(self, parameters):
+        return None
+
+    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels, inverse=False):
         map_by_layer(
             *(parameters, self.table, self.stairs, self.staying, self.moving, self.activation, CONDITIONER_BOUND),
             *(self.is_affine, self.n_parameters, self.bound, inverse, x, z, log_det, kept, self.places, work),
             *(n_panels, self.n),
         )
 
-    def backward(self, parameters, x, gradient, spare, log_gradient, kept, work, n_panels):
+    def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
         layer_gradient(
             *(parameters, self.table, self.stairs, self.staying, self.moving, CONDITIONER_BOUND, self.is_affine),
             *(self.n_parameters, self.bound, x, gradient, log_gradient, kept, self.places, work, n_panels, self.n),
         )
         return gradient, spare
 
-    def add_gradient(self, parameters, x, log_gradient, kept, work, n_panels, out):
+    def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
         add_layer_gradient(self.table, self.stairs, kept, self.places, work, n_panels, out)
 
-    def inverse(self, parameters, z, x, log_det, kept, work, n_panels):
+    def finish_gradient(self, parameters, prepared, out):
+        pass
+
+    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
         if not self.is_autoregressive:
-            self.forward(parameters, z, x, log_det, kept, work, n_panels, inverse=True)
+            self.forward(parameters, prepared, z, x, log_det, kept, work, n_panels, inverse=True)
             return
         invert_autoregressive(
             *(parameters, self.table, self.stairs, self.units_up_to, self.activation, CONDITIONER_BOUND),
@@ -236,7 +264,7 @@ class CompiledTransform(Transform):
             return _Tape(states, [self._empty(step.n_kept) for step in self._steps], *(self._empty(MAX_ROWS) for _ in range(2)))
 
     def _map(self, x, values, *, inverse, keep):
-        """Map rows in blocks. Returns images, log-determinants and, if they are to be kept, the tape of each block."""
+        """Map rows in blocks. Returns images, log-determinants and, if they are to be kept, what ``_gradients`` needs."""
         # Each layout of memory would compile kernels of its own.
         rows, parameters = x.detach().contiguous().numpy(), values.detach().numpy()
         images, log_dets = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
@@ -244,6 +272,7 @@ class CompiledTransform(Transform):
         steps = list(enumerate(self._steps))
         if inverse:
             steps.reverse()
+        prepared = [step.prepare(parameters) for step in self._steps]
         n_blocks = -(-len(x) // MAX_ROWS)
         tapes = [None] * n_blocks
 
@@ -256,7 +285,7 @@ class CompiledTransform(Transform):
             tape.log_det[:] = 0
             for k, (i, step) in enumerate(steps):
                 method = step.inverse if inverse else step.forward
-                method(parameters, states[k], states[k + 1], tape.log_det, tape.kept[i], work, n_panels)
+                method(parameters, prepared[i], states[k], states[k + 1], tape.log_det, tape.kept[i], work, n_panels)
             from_panels(states[len(steps)], rows_after[part])
             sums[part] = tape.log_det[: len(sums[part])]
             if keep:
@@ -265,10 +294,11 @@ class CompiledTransform(Transform):
                 self._tapes.append(tape)
 
         for_each(map_block, n_blocks, self.n_threads)
-        return images, log_dets, tapes
+        return images, log_dets, (prepared, tapes)
 
-    def _gradients(self, values, tapes, g_images, g_log_dets, needs_x_gradient, g_values):
+    def _gradients(self, values, left_behind, g_images, g_log_dets, needs_x_gradient, g_values):
         """Gradients with respect to the rows, where they are needed; those with respect to the parameters are added up."""
+        prepared, tapes = left_behind
         g_rows = torch.empty_like(g_images, memory_format=torch.contiguous_format) if needs_x_gradient else None
         g_x = None if g_rows is None else g_rows.numpy()
         g_y, g_log_det = g_images.contiguous().numpy(), g_log_dets.contiguous().numpy()
@@ -279,10 +309,8 @@ class CompiledTransform(Transform):
             return -(-min(MAX_ROWS, len(g_y) - block * MAX_ROWS) // LANES)
 
         def add_gradient(i, block, work):
-            tape = tapes[block]
-            self._steps[i].add_gradient(
-                parameters, tape.states[i], tape.log_gradient, tape.kept[i], work, panels_of(block), out
-            )
+            tape, step = tapes[block], self._steps[i]
+            step.add_gradient(prepared[i], tape.states[i], tape.log_gradient, tape.kept[i], work, panels_of(block), out)
 
         def go_back(block):
             part = slice(block * MAX_ROWS, (block + 1) * MAX_ROWS)
@@ -293,7 +321,8 @@ class CompiledTransform(Transform):
             tape.log_gradient[:n_rows], tape.log_gradient[n_rows:] = g_log_det[part], 0
             for i, step in reversed(list(enumerate(self._steps))):
                 gradient, spare = step.backward(
-                    parameters, tape.states[i], gradient, spare, tape.log_gradient, tape.kept[i], work, n_panels
+                    *(parameters, prepared[i], tape.states[i], gradient, spare),
+                    *(tape.log_gradient, tape.kept[i], work, n_panels),
                 )
                 if not in_threads:
                     add_gradient(i, block, work)
@@ -309,6 +338,8 @@ class CompiledTransform(Transform):
         for_each(go_back, len(tapes), self.n_threads)
         if in_threads:
             for_each(add_gradients_of_step, len(self._steps), self.n_threads)
+        for i, step in enumerate(self._steps):
+            step.finish_gradient(parameters, prepared[i], out)
         self._tapes.extend(tapes)
         return g_rows
 
@@ -318,7 +349,7 @@ class _ForwardMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, compiled: CompiledTransform) -> tuple[Tensor, Tensor]:
-        y, log_det, ctx.tapes = compiled._map(x, values, inverse=False, keep=True)
+        y, log_det, ctx.left_behind = compiled._map(x, values, inverse=False, keep=True)
         ctx.compiled = compiled
         ctx.save_for_backward(x, values)
         return y, log_det
@@ -327,10 +358,10 @@ class _ForwardMap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
-        tapes, ctx.tapes = ctx.tapes, None
-        if tapes is None:  # the way back overwrites a tape; with retain_graph there may be another one
-            _, _, tapes = ctx.compiled._map(x, values, inverse=False, keep=True)
+        left_behind, ctx.left_behind = ctx.left_behind, None
+        if left_behind is None:  # the way back overwrites it; with retain_graph there may be another one
+            _, _, left_behind = ctx.compiled._map(x, values, inverse=False, keep=True)
         added_in_place = ctx.compiled.gradients is not None
         g_values = ctx.compiled.gradients if added_in_place else torch.zeros_like(values)
-        g_x = ctx.compiled._gradients(values, tapes, *gradients, ctx.needs_input_grad[0], g_values)
+        g_x = ctx.compiled._gradients(values, left_behind, *gradients, ctx.needs_input_grad[0], g_values)
         return g_x, None if added_in_place else g_values, None

@@ -18,8 +18,8 @@ from ._optim import AdamW, FlatParameters, warmup_cosine
 
 # How often a diverged epoch is undone and tried again at half the step before training gives up.
 MAX_ROLLBACKS = 8
-# Rows scored at once in validation: bounds the memory, whatever the number of rows.
-VALIDATION_CHUNK = 4096
+# Rows that go through the flow at once, in a batch and in validation: bounds the memory, whatever the number of rows.
+ROWS_AT_ONCE = 2**13
 
 StopReason = Literal["max_iter", "early_stopping", "callback", "interrupted"]
 
@@ -150,10 +150,11 @@ def fit_flow(
             order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
             total = train.values.new_zeros(())
             for i, batch in enumerate(order.tensor_split(n_batches)):
-                with workspace.round():
-                    loss = -(train.weight[batch] * flow.log_prob(train.values[batch])).mean()
-                    torch.autograd.backward(loss)
-                total += loss.detach() * len(batch)
+                for part in batch.split(ROWS_AT_ONCE):
+                    with workspace.round():
+                        loss = -(train.weight[part] * flow.log_prob(train.values[part])).sum() / len(batch)
+                        torch.autograd.backward(loss)
+                    total += loss.detach() * len(batch)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)
             epoch_loss = total.item() / len(train.values)
@@ -198,7 +199,7 @@ def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
 def _mean_log_likelihood(flow: Flow, rows: Rows) -> float:
     total = rows.values.new_zeros((), dtype=torch.float64)
     for values, weight in zip(
-        torch.split(rows.values, VALIDATION_CHUNK), torch.split(rows.weight, VALIDATION_CHUNK), strict=True
+        torch.split(rows.values, ROWS_AT_ONCE), torch.split(rows.weight, ROWS_AT_ONCE), strict=True
     ):
         total += (weight * flow.log_prob(values)).sum(dtype=torch.float64)
     return total.item() / float(rows.weight.sum(dtype=torch.float64))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sklearn_flows.flows import maf
-from sklearn_flows.training import DivergedError, Rows, fit_flow
+from sklearn_flows.training import DivergedError, Rows, _loop, fit_flow
 from sklearn_flows.training._loop import MAX_ROLLBACKS
 
 
@@ -286,3 +286,31 @@ def test_validation_scores_of_many_rows_are_those_of_all_of_them():
     flow = build()
     result = train(flow, validation=many, early_stopping=False, max_iter=1)
     assert result.validation_scores[0] == pytest.approx(mean_log_likelihood(flow, many), rel=1e-12)
+
+
+@pytest.mark.parametrize("n_threads", [0, 2])
+def test_rows_that_go_through_at_once_change_nothing(n_threads, monkeypatch):
+    together, apart = build(), build()
+    expected = train(together, validation=VALIDATION, n_compiled_threads=n_threads)
+    monkeypatch.setattr(_loop, "ROWS_AT_ONCE", 7)
+    found = train(apart, validation=VALIDATION, n_compiled_threads=n_threads)
+    torch.testing.assert_close(weights(apart), weights(together), rtol=1e-9, atol=1e-9)
+    assert found.loss_curve == pytest.approx(expected.loss_curve, rel=1e-9)
+    assert found.validation_scores == pytest.approx(expected.validation_scores, rel=1e-9)
+
+
+def test_compiled_kernels_train_as_torch_does():
+    torchs, compileds = build(), build()
+    expected = train(torchs, banana(700, seed=1), VALIDATION, batch_size=350)
+    found = train(compileds, banana(700, seed=1), VALIDATION, batch_size=350, n_compiled_threads=1)
+    torch.testing.assert_close(weights(compileds), weights(torchs), rtol=1e-9, atol=1e-9)
+    assert found.loss_curve == pytest.approx(expected.loss_curve, rel=1e-9)
+    assert found.validation_scores == pytest.approx(expected.validation_scores, rel=1e-9)
+    assert found.loss_curve[-1] < found.loss_curve[0]
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_fit():
+    one, many = build(), build()
+    train(one, banana(1500, seed=1), batch_size=750, n_compiled_threads=1)
+    train(many, banana(1500, seed=1), batch_size=750, n_compiled_threads=4)
+    assert torch.equal(weights(one), weights(many))
