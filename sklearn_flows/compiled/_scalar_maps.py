@@ -53,6 +53,15 @@ def _unnormalised_shares(raw, position, n_bins, shares, start):
 
 
 @compiled
+def _bin_scales(raw, position, n_bins, shares):
+    """Write widths and heights of bins to ``shares``, up to factors and the smallest size, and return the factors."""
+    free = 1.0 - MIN_BIN * n_bins
+    w_scale = _unnormalised_shares(raw, position, n_bins, shares, 0) * free
+    h_scale = _unnormalised_shares(raw, position + n_bins * LANES, n_bins, shares, n_bins * vector_width(raw)) * free
+    return w_scale, h_scale
+
+
+@compiled
 def _find_bin(at, shares, start, n_bins, scale):
     """Number, start and size of the bin that holds a position."""
     width = vector_width(shares)
@@ -113,10 +122,8 @@ def _share_of_bin(at, x_k, w):
 def spline(x, raw, position, n_bins, bound, shares):
     """Map a vector: image and logarithm of the derivative. ``shares`` is memory for ``2 * n_bins`` vectors."""
     heights = n_bins * vector_width(raw)
-    free = 1.0 - MIN_BIN * n_bins
     at = _in_unit_box(x, bound)
-    w_scale = _unnormalised_shares(raw, position, n_bins, shares, 0) * free
-    h_scale = _unnormalised_shares(raw, position + n_bins * LANES, n_bins, shares, heights) * free
+    w_scale, h_scale = _bin_scales(raw, position, n_bins, shares)
     index, x_k, w = _find_bin(at, shares, 0, n_bins, w_scale)
     y_k, h = _bin_at(index, shares, heights, n_bins, h_scale)
     d_left, _, d_right, _ = _derivatives_at(index, raw, position + 2 * n_bins * LANES, n_bins)
@@ -136,10 +143,8 @@ def spline(x, raw, position, n_bins, bound, shares):
 def inverse_spline(z, raw, position, n_bins, bound, shares):
     """Undo ``spline``; the second value is the logarithm of the derivative of what is returned."""
     heights = n_bins * vector_width(raw)
-    free = 1.0 - MIN_BIN * n_bins
     at = _in_unit_box(z, bound)
-    w_scale = _unnormalised_shares(raw, position, n_bins, shares, 0) * free
-    h_scale = _unnormalised_shares(raw, position + n_bins * LANES, n_bins, shares, heights) * free
+    w_scale, h_scale = _bin_scales(raw, position, n_bins, shares)
     index, y_k, h = _find_bin(at, shares, heights, n_bins, h_scale)
     x_k, w = _bin_at(index, shares, 0, n_bins, w_scale)
     d_left, _, d_right, _ = _derivatives_at(index, raw, position + 2 * n_bins * LANES, n_bins)
@@ -178,8 +183,7 @@ def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
     heights, derivatives = n_bins * vector_width(raw), position + 2 * n_bins * LANES
     free = 1.0 - MIN_BIN * n_bins
     at = _in_unit_box(x, bound)
-    w_scale = _unnormalised_shares(raw, position, n_bins, shares, 0) * free
-    h_scale = _unnormalised_shares(raw, position + n_bins * LANES, n_bins, shares, heights) * free
+    w_scale, h_scale = _bin_scales(raw, position, n_bins, shares)
     index, x_k, w = _find_bin(at, shares, 0, n_bins, w_scale)
     y_k, h = _bin_at(index, shares, heights, n_bins, h_scale)
     d_left, left_slope, d_right, right_slope = _derivatives_at(index, raw, derivatives, n_bins)

@@ -198,8 +198,6 @@ def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
 @torch.no_grad()
 def _mean_log_likelihood(flow: Flow, rows: Rows) -> float:
     total = rows.values.new_zeros((), dtype=torch.float64)
-    for values, weight in zip(
-        torch.split(rows.values, ROWS_AT_ONCE), torch.split(rows.weight, ROWS_AT_ONCE), strict=True
-    ):
+    for values, weight in zip(torch.split(rows.values, ROWS_AT_ONCE), torch.split(rows.weight, ROWS_AT_ONCE), strict=True):
         total += (weight * flow.log_prob(values)).sum(dtype=torch.float64)
     return total.item() / float(rows.weight.sum(dtype=torch.float64))
