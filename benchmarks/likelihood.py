@@ -1,0 +1,417 @@
+"""Held-out log-likelihood of this package's estimators at their defaults, beside other density estimators, table by table.
+
+    pip install -e .[bench]
+    python benchmarks/likelihood.py [--data DIR] [--results FILE] [--methods ours,gmm-bic,...] [--tables NAME,...]
+        [--sizes 150,500,2000,10000,all] [--list]
+
+Tables: those that scikit-learn ships, toys whose truth is known, and every table under ``DIR``: ``.npz`` with an array ``X`` of
+two axes, ``.csv`` and ``.csv.gz``; POWER too, where there is a ``prepare_maf_suite.py`` that makes it. One rule for every table
+and method: rows with missing values are dropped; of the columns, those of numbers are taken; a constant column is left out; a column
+whose values lie on a regular grid gets uniform noise of one step; another one in which a single value stands in more than 2 % of
+the rows is left out.
+
+A fifth of the rows, 10,000 at most, is held out. The others, and the first 150, 500, 2,000 and 10,000 of them, are what the
+methods are fitted to: a *cell* is a table and a number of rows. Scores are mean log-densities of the held-out rows in nats,
+with standard errors; differences are paired, row by row. The last line says what a method needs for a fit in the mean.
+
+Results are kept in ``FILE`` and not computed again; delete it to start anew. Methods other than ours:
+
+- gmm-bic: Gaussian mixture, full covariances, 1 to 30 components by BIC.
+- gmm-cv: Gaussian mixture; components, kind of covariance and its floor by 5-fold cross-validation.
+- kde-cv: kernel density, bandwidth by 5-fold cross-validation.
+- zuko-nsf: zuko's neural spline flow in the hands of a careful user: standardised columns, Adam, a tenth of the rows held out,
+  best weights kept, patience of 30 epochs, 35 s at most.
+- nflows-nsf: the same with nflows' flow.
+
+All but kde-cv standardise the columns first; densities are brought back to the units of the table.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from sklearn import datasets
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.neighbors import KernelDensity
+
+from sklearn_flows import NeuralSplineFlowDensity
+
+MAX_TEST_ROWS = 10_000
+ATOM = 0.02  # share of the rows from which on a value is an atom
+LEVELS_OF_A_GRID = 10_000
+
+
+# Tables
+
+
+def moons(n, rng):
+    return datasets.make_moons(n, noise=0.1, random_state=rng)[0]
+
+
+class Toy:
+    """A distribution whose density is known."""
+
+    def __init__(self, n_rows, draw, log_density=None):
+        self.n_rows, self.draw, self.log_density = n_rows, draw, log_density
+
+
+def fifty_gaussians():
+    rng = np.random.RandomState(50)
+    means, weights = 3 * rng.randn(50, 16), rng.dirichlet(np.full(50, 5.0))
+    factors = rng.randn(50, 16, 16) / 4 * 0.5 + 0.4 * np.eye(16)
+    covariances = factors @ factors.transpose(0, 2, 1) + 0.05 * np.eye(16)
+    parts = [stats.multivariate_normal(mean, covariance) for mean, covariance in zip(means, covariances, strict=True)]
+
+    def draw(n, rng):
+        which = rng.choice(50, size=n, p=weights)
+        roots = np.linalg.cholesky(covariances)
+        return means[which] + np.einsum("nij,nj->ni", roots[which], rng.randn(n, 16))
+
+    def log_density(X):
+        logs = np.stack([part.logpdf(X) + np.log(weight) for part, weight in zip(parts, weights, strict=True)])
+        return np.logaddexp.reduce(logs, axis=0)
+
+    return Toy(6_250, draw, log_density)
+
+
+def student_t():
+    rng = np.random.RandomState(20)
+    root = rng.randn(20, 20) / np.sqrt(20)
+    t = stats.multivariate_t(np.zeros(20), root @ root.T + 0.1 * np.eye(20), df=3)
+    return Toy(6_250, lambda n, rng: t.rvs(n, random_state=rng), t.logpdf)
+
+
+def checkerboard():
+    def draw(n, rng):
+        column = rng.randint(4, size=n)
+        row = 2 * rng.randint(2, size=n) + column % 2
+        return np.stack([column + rng.rand(n), row + rng.rand(n)], axis=1) * 2 - 4
+
+    return Toy(6_250, draw, lambda X: np.full(len(X), -np.log(8 * 4.0)))
+
+
+TOYS = {
+    "two moons": lambda: Toy(6_250, moons),
+    "50 Gaussians": fifty_gaussians,
+    "Student t": student_t,
+    "checkerboard": checkerboard,
+}
+SCIKIT_LEARN = {
+    "iris": datasets.load_iris,
+    "wine": datasets.load_wine,
+    "breast cancer": datasets.load_breast_cancer,
+    "diabetes": datasets.load_diabetes,
+}
+
+
+def table_names(data):
+    names = [*TOYS, *SCIKIT_LEARN]
+    if data is not None:
+        paths = [path for pattern in ("*.npz", "*.csv", "*.csv.gz") for path in data.rglob(pattern)]
+        names += sorted(str(path.relative_to(data)) for path in paths)
+        if (data / "prepare_maf_suite.py").exists():
+            names.append("POWER")
+    return names
+
+
+def grid_step(values):
+    """Distance of neighbours if the values lie on a regular grid, else None."""
+    distinct = np.unique(values)
+    gaps = np.diff(distinct)
+    step = gaps.min()
+    n_steps = (distinct - distinct[0]) / step
+    is_grid = (
+        n_steps[-1] <= LEVELS_OF_A_GRID and len(distinct) < len(values) / 2 and np.abs(n_steps - n_steps.round()).max() < 0.01
+    )
+    return step if is_grid else None
+
+
+def continuous_columns(X, rng):
+    """The columns that have a density, by the rule of this script."""
+    kept = []
+    for values in X.T:
+        _, counts = np.unique(values, return_counts=True)
+        if len(counts) == 1:
+            continue
+        step = grid_step(values)
+        if step is not None:
+            kept.append(values + step * (rng.rand(len(values)) - 0.5))
+        elif counts.max() <= ATOM * len(values):
+            kept.append(values)
+    return np.stack(kept, axis=1) if kept else None
+
+
+def read_table(data, name):
+    if name in SCIKIT_LEARN:
+        return SCIKIT_LEARN[name]().data
+    path = data / name
+    if path.suffix == ".npz":
+        arrays = np.load(path)
+        return arrays["X"] if "X" in arrays and arrays["X"].ndim == 2 and arrays["X"].dtype != np.uint8 else None
+    import pandas as pd
+
+    return pd.read_csv(path).dropna().select_dtypes("number").to_numpy()
+
+
+def power(data):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(data / "prepare_maf_suite.py"), "--out", folder, "--only", "power"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        train, validation, test = (np.load(Path(folder) / f"power_{part}.npy") for part in ("train", "val", "test"))
+    order = np.random.RandomState(0).permutation(len(train) + len(validation))
+    return np.concatenate([train, validation])[order], test[np.random.RandomState(0).permutation(len(test))[:MAX_TEST_ROWS]]
+
+
+def load(data, name):
+    """Training and test rows of a table and the log-density of the latter, if it is known; None where nothing is continuous."""
+    rng = np.random.RandomState(0)
+    if name == "POWER":
+        return (*power(data), None)
+    truth = None
+    if name in TOYS:
+        toy = TOYS[name]()
+        X, truth = toy.draw(toy.n_rows, rng), toy.log_density
+    else:
+        X = read_table(data, name)
+        if X is None:
+            return None
+        X = X[np.isfinite(X).all(axis=1)].astype(np.float64)
+        X = continuous_columns(X, rng)
+        if X is None or len(X) < 100:
+            return None
+        X = X[rng.permutation(len(X))]
+    n_test = min(MAX_TEST_ROWS, len(X) // 5)
+    test = X[:n_test]
+    return X[n_test:], test, None if truth is None else truth(test)
+
+
+def cells_of(n_train, sizes):
+    """Numbers of rows to fit to."""
+    smaller = [int(size) for size in sizes if size != "all" and int(size) < 0.9 * n_train]
+    return [*smaller, n_train] if "all" in sizes else smaller
+
+
+# Methods: functions of training rows, test rows and a seed, that give the log-density of the test rows.
+
+
+def standardised(method):
+    def run(train, test, seed):
+        loc, scale = train.mean(axis=0), train.std(axis=0)
+        return method((train - loc) / scale, (test - loc) / scale, seed) - np.log(scale).sum()
+
+    return run
+
+
+def ours(train, test, seed):
+    return NeuralSplineFlowDensity(random_state=seed).fit(train).score_samples(test)
+
+
+@standardised
+def gmm_bic(train, test, seed):
+    part = train[:20_000]
+    candidates = [GaussianMixture(k, random_state=seed).fit(part) for k in range(1, min(30, len(part)) + 1)]
+    n_components = min(candidates, key=lambda candidate: candidate.bic(part)).n_components
+    return GaussianMixture(n_components, random_state=seed).fit(train[:200_000]).score_samples(test)
+
+
+def cross_validated(candidates, rows, folds=5):
+    """The candidate, a function of rows that gives a fitted density, with the highest mean likelihood of what is left out."""
+    best, best_score = None, -np.inf
+    for candidate in candidates:
+        parts = np.arange(len(rows)) % folds
+        try:
+            score = np.mean([candidate(rows[parts != k]).score_samples(rows[parts == k]).mean() for k in range(folds)])
+        except ValueError:  # fewer rows than components
+            continue
+        if score > best_score:
+            best, best_score = candidate, score
+    return best
+
+
+@standardised
+def gmm_cv(train, test, seed):
+    grid = ParameterGrid(
+        {
+            "n_components": [1, 2, 3, 5, 8, 12, 20, 30, 50],
+            "covariance_type": ["full", "diag"],
+            "reg_covar": [1e-6, 1e-3, 1e-2, 1e-1],
+        }
+    )
+
+    def candidate(parameters):
+        return lambda rows: GaussianMixture(**parameters, random_state=seed).fit(rows)
+
+    best = cross_validated([candidate(parameters) for parameters in grid], train[:2_000], folds=5 if len(train) < 1000 else 3)
+    return best(train[:200_000]).score_samples(test)
+
+
+@standardised
+def kde_cv(train, test, seed):
+    grid = {"bandwidth": np.logspace(-2, 0.5, 16)}
+    bandwidth = GridSearchCV(KernelDensity(), grid, cv=5).fit(train[:5_000]).best_params_["bandwidth"]
+    return KernelDensity(bandwidth=bandwidth).fit(train[:20_000]).score_samples(test)
+
+
+def careful_loop(log_prob, module, train, test, seed, seconds=35, patience=30):
+    """Train another library's flow as a careful user does, and score."""
+    import torch
+
+    order = np.random.RandomState(seed).permutation(len(train))
+    x = torch.as_tensor(train[order], dtype=torch.float32)
+    n_validation = max(1, len(x) // 10)
+    validation, x = x[:n_validation], x[n_validation:]
+    optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
+    batch_size = 64 if len(x) < 2_000 else 256
+    best, best_state, epochs_since = -np.inf, None, 0
+    start = time.perf_counter()
+    while epochs_since < patience and time.perf_counter() - start < seconds:
+        for batch in torch.randperm(len(x)).split(batch_size):
+            loss = -log_prob(x[batch]).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+            optimiser.step()
+            if time.perf_counter() - start > seconds:
+                break
+        with torch.no_grad():
+            score = float(torch.cat([log_prob(part) for part in validation[:20_000].split(4096)]).mean())
+        epochs_since += 1
+        if score > best:
+            best, epochs_since = score, 0
+            best_state = {name: value.clone() for name, value in module.state_dict().items()}
+    module.load_state_dict(best_state)
+    with torch.no_grad():
+        parts = torch.as_tensor(test, dtype=torch.float32).split(1024)
+        return torch.cat([log_prob(part) for part in parts]).double().numpy()
+
+
+@standardised
+def zuko_nsf(train, test, seed):
+    import torch
+    from zuko.flows import NSF
+
+    torch.manual_seed(seed)
+    flow = NSF(train.shape[1], transforms=3, hidden_features=(128, 128), bins=8)
+    return careful_loop(lambda x: flow().log_prob(x), flow, train, test, seed)
+
+
+@standardised
+def nflows_nsf(train, test, seed):
+    import torch
+    from nflows import transforms
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+
+    torch.manual_seed(seed)
+    d = train.shape[1]
+    layers = []
+    for _ in range(3):
+        layers += [
+            transforms.RandomPermutation(d),
+            transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+                d, 128, num_blocks=1, use_residual_blocks=False, num_bins=8, tails="linear", tail_bound=5.0
+            ),
+        ]
+    flow = Flow(transforms.CompositeTransform(layers), StandardNormal([d]))
+    return careful_loop(flow.log_prob, flow, train, test, seed)
+
+
+METHODS = {
+    "ours": ours,
+    "gmm-bic": gmm_bic,
+    "gmm-cv": gmm_cv,
+    "kde-cv": kde_cv,
+    "zuko-nsf": zuko_nsf,
+    "nflows-nsf": nflows_nsf,
+}
+
+
+# Results
+
+
+class Results:
+    """What was measured, in a file: one line for each cell and method, with the log-density of every test row."""
+
+    def __init__(self, path):
+        self.path, self.found = path, {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                self.found[entry["table"], entry["rows"], entry["method"]] = entry
+
+    def get(self, table, train, test, method, seed=0):
+        key = table, len(train), method
+        if key not in self.found:
+            start = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                scores = METHODS[method](train, test, seed)
+            entry = dict(zip(("table", "rows", "method"), key, strict=True))
+            entry |= {"seconds": time.perf_counter() - start, "scores": np.round(scores, 4).tolist()}
+            self.found[key] = entry
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+        return np.array(self.found[key]["scores"]), self.found[key]["seconds"]
+
+
+def row_of(cells):
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--tables")
+    parser.add_argument("--sizes", default="150,500,2000,10000,all")
+    parser.add_argument("--list", action="store_true", help="only say which cells there are")
+    arguments = parser.parse_args()
+    methods = arguments.methods.split(",")
+    results = Results(arguments.results)
+    if not arguments.list:
+        row_of(["table", "rows", "columns", *methods, "truth", "best", "ours below it"])
+        row_of(["---", *["--:"] * (len(methods) + 5)])
+    summary = []
+    for name in arguments.tables.split(",") if arguments.tables else table_names(arguments.data):
+        loaded = load(arguments.data, name)
+        if loaded is None:
+            continue
+        train, test, truth = loaded
+        for n_rows in cells_of(len(train), arguments.sizes.split(",")):
+            if arguments.list:
+                print(name, n_rows, train.shape[1], len(test))
+                continue
+            found = {method: results.get(name, train[:n_rows], test, method) for method in methods}
+            scores = {method: found[method][0] for method in methods}
+            best = max(methods, key=lambda method: scores[method].mean())
+            texts = [f"{scores[m].mean():.3f} ± {scores[m].std() / len(test) ** 0.5:.3f}" for m in methods]
+            difference = scores[best] - scores[methods[0]]
+            error = difference.std() / len(test) ** 0.5
+            truth_text = "–" if truth is None else f"{truth.mean():.3f}"
+            row_of(
+                [name, f"{n_rows:,}", str(train.shape[1]), *texts, truth_text, best, f"{difference.mean():.3f} ± {error:.3f}"]
+            )
+            summary.append((difference.mean(), error, train.shape[1], {m: found[m][1] for m in methods}))
+    if summary:
+        lost, error, columns = (np.array([entry[i] for entry in summary]) for i in range(3))
+        seconds = [f"{np.mean([entry[3][m] for entry in summary]):.1f} s" for m in methods]
+        row_of(["mean fit and scoring", "", "", *seconds, "", "", ""])
+        within = (lost <= error).mean()
+        print(
+            f"\n{methods[0]}: best or within a standard error of it in {100 * within:.0f} % of {len(summary)} cells;", end=" "
+        )
+        print(f"at most {(lost / columns).max():.3f} nats per column below the best.")
+
+
+if __name__ == "__main__":
+    main()
