@@ -4,11 +4,11 @@
     python benchmarks/likelihood.py [--data DIR] [--results FILE] [--methods ours,gmm-bic,...] [--tables NAME,...]
         [--sizes 150,500,2000,10000,all] [--list]
 
-Tables: those that scikit-learn ships, toys whose truth is known, and every table under ``DIR``: ``.npz`` with an array ``X`` of
-two axes, ``.csv`` and ``.csv.gz``; POWER too, where there is a ``prepare_maf_suite.py`` that makes it. One rule for every table
-and method: rows with missing values are dropped; of the columns, those of numbers are taken; a constant column is left out; a
-column whose values lie on a regular grid gets uniform noise of one step; another one in which a single value stands in more than
-2 % of the rows is left out.
+Tables: those that scikit-learn ships, toys whose truth is known, and every table under ``DIR``: ``.npz`` with an array ``X``
+of two axes, ``.csv`` and ``.csv.gz``; POWER too, where there is a ``prepare_maf_suite.py`` that makes it. One rule for every
+table and method: rows with missing values are dropped; of the columns, those of numbers are taken; a constant column is left
+out; a column whose values lie on a regular grid gets uniform noise of one step; another in which a single value stands in
+more than 2 % of the rows is left out.
 
 A fifth of the rows, 10,000 at most, is held out. The others, and the first 150, 500, 2,000 and 10,000 of them, are what the
 methods are fitted to: a *cell* is a table and a number of rows. Scores are mean log-densities of the held-out rows in nats,

@@ -57,4 +57,4 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = dict.fromkeys(["index", "install", "what_is_a_flow", "choosing", "speed", "user_guide", "changelog"], [])
+html_sidebars = {page: [] for page in ("index", "install", "what_is_a_flow", "choosing", "speed", "user_guide", "changelog")}
