@@ -20,6 +20,7 @@ LAYERS = [
     {"encoding"},
     {"training"},
     {"density"},
+    {"ensemble"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_ONLY = LAYERS[0] | LAYERS[1]

@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from numbers import Integral, Real
 from operator import attrgetter
 
@@ -32,10 +31,10 @@ from ..utils._sklearn import (
     feature_names,
     fit_context,
 )
+from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
 from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
-
-_FLOAT_DTYPES = [np.float64, np.float32]
+from ._queries import FLOAT_DTYPES, check_n_samples, mean_log_density
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -97,7 +96,7 @@ class BaseFlowDensity(
         return self.n_features_in_
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, *, X_val=None):
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
         """Fit the density to a table.
 
         Rows are a set: their order doesn't matter, a weight of 2 is the same as a repeated row and a weight of 0 the
@@ -114,6 +113,8 @@ class BaseFlowDensity(
             Non-negative weights; only their ratios matter. None means equal weights.
         X_val : array-like of shape (n_validation_samples, n_features), default=None
             Rows to watch for early stopping, instead of a part of ``X``.
+        sample_weight_val : array-like of shape (n_validation_samples,), default=None
+            Weights of the rows of ``X_val``.
 
         Returns
         -------
@@ -126,15 +127,15 @@ class BaseFlowDensity(
             If the input isn't a finite numeric table, if all weights are zero, or if training diverges.
         """
         # The caller may have switched gradients off.
-        with _fitted_attributes_restored_on_error(self), torch.inference_mode(False), torch.enable_grad():
-            return self._fit(X, y, sample_weight, X_val)
+        with fitted_attributes_restored_on_error(self), torch.inference_mode(False), torch.enable_grad():
+            return self._fit(X, y, sample_weight, X_val, sample_weight_val)
 
-    def _fit(self, X_given, y, sample_weight, X_val):
+    def _fit(self, X_given, y, sample_weight, X_val, sample_weight_val):
         _check_layer_sizes(self.hidden_layer_sizes)
         continues = self.warm_start and hasattr(self, "flow_")
-        X = validate_data(self, X_given, reset=not continues, dtype=_FLOAT_DTYPES, order="C")
+        X = validate_data(self, X_given, reset=not continues, dtype=FLOAT_DTYPES, order="C")
         weight = check_sample_weight(sample_weight, X)
-        X_val = None if X_val is None else self._check_X_val(X_val)
+        validation_rows = None if X_val is None else canonical_rows(*self._check_X_val(X_val, sample_weight_val))
         names = feature_names(X_given, X.shape[1])
         warn_about_discrete_columns(X if weight.all() else X[weight > 0], names)
 
@@ -143,12 +144,12 @@ class BaseFlowDensity(
         rows, weight = canonical_rows(X, weight)
         # From all rows: a column that varies may be constant among those that are not held out.
         encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
-        part, part_val, early_stopping = self._hold_out(rows, weight, X_val, rng)
+        part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
         device = self._resolve_device()
         train, units = _encode_rows(encoding, *part, device)
         validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
         # Training needs none of these, and most are as large as the table.
-        del X, X_val, rows, weight, part, part_val
+        del X, X_val, validation_rows, rows, weight, part, part_val
 
         n_rows = len(train.values)
         batch_size = default_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size
@@ -215,13 +216,14 @@ class BaseFlowDensity(
         self._warn_about_the_end(result)
         return self
 
-    def _check_X_val(self, X_val):
+    def _check_X_val(self, X_val, sample_weight_val):
         try:
-            return validate_data(self, X_val, reset=False, dtype=_FLOAT_DTYPES, order="C")
+            X_val = validate_data(self, X_val, reset=False, dtype=FLOAT_DTYPES, order="C")
+            return X_val, check_sample_weight(sample_weight_val, X_val)
         except (TypeError, ValueError) as error:
             raise type(error)(f"X_val can't be used: {error}") from error
 
-    def _hold_out(self, rows, weight, X_val, rng):
+    def _hold_out(self, rows, weight, validation_rows, rng):
         """Split canonical rows.
 
         Returns the part to train on, the part to validate on (or None) and whether to stop early. A part is rows, their weights
@@ -229,9 +231,9 @@ class BaseFlowDensity(
         """
         early_stopping = self.early_stopping
         if early_stopping == "auto":
-            early_stopping = X_val is not None or len(rows) >= MIN_ROWS_FOR_EARLY_STOPPING
-        if X_val is not None:
-            rows_val, weight_val = canonical_rows(X_val, np.ones(len(X_val)))
+            early_stopping = validation_rows is not None or len(rows) >= MIN_ROWS_FOR_EARLY_STOPPING
+        if validation_rows is not None:
+            rows_val, weight_val = validation_rows
             kept, validation = np.arange(len(rows)), (rows_val, weight_val, np.arange(len(rows_val)))
         elif early_stopping and len(rows) > 1:
             kept, held_out = split_off(len(rows), self.validation_fraction, rng)
@@ -319,7 +321,7 @@ class BaseFlowDensity(
             Log-density in nats, with respect to the units of ``X``. Minus infinity where it is too low to be represented.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
+        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         encoding = self.encoding_
 
         def log_density(log_prob_of, X):
@@ -347,11 +349,7 @@ class BaseFlowDensity(
         float
             Mean of ``score_samples(X)``, in nats.
         """
-        log_density = self.score_samples(X)
-        weight = check_sample_weight(sample_weight, log_density)
-        # Rows of weight zero are absent: minus infinity times zero would not be.
-        counts = weight > 0
-        return float(np.average(log_density[counts].astype(np.float64, copy=False), weights=weight[counts]))
+        return mean_log_density(self.score_samples(X), sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the density.
@@ -369,10 +367,7 @@ class BaseFlowDensity(
             The rows, float64, in the units of the table.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples!r}. The number of rows to draw must be an integer of at least 1."
-            )
+        check_n_samples(n_samples)
         generator = torch_generator(draw_seed(random_state))
         varies = self.encoding_.varies
         latents = np.empty((n_samples, self.n_features_in_))
@@ -394,7 +389,7 @@ class BaseFlowDensity(
             Their latents.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_FLOAT_DTYPES)
+        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         varies = self.encoding_.varies
 
         def latents(to_latent, X):
@@ -418,7 +413,7 @@ class BaseFlowDensity(
             Rows in the units of the table.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=_FLOAT_DTYPES)
+        X = check_array(X, dtype=FLOAT_DTYPES)
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
@@ -465,20 +460,3 @@ def _as_tensor(Z):
 def _log_density_of_constants(encoding, Z):
     constants = Z[:, ~encoding.varies]
     return -0.5 * (np.square(constants).sum(axis=1) + constants.shape[1] * np.log(2 * np.pi))
-
-
-@contextmanager
-def _fitted_attributes_restored_on_error(estimator):
-    """Undo changes to what an earlier fit has learned if the block fails."""
-    before = {name: value for name, value in vars(estimator).items() if _is_learned(name)}
-    try:
-        yield
-    except BaseException:
-        for name in [name for name in vars(estimator) if _is_learned(name)]:
-            delattr(estimator, name)
-        vars(estimator).update(before)
-        raise
-
-
-def _is_learned(name):
-    return name.endswith("_") and not name.startswith("_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -85,6 +86,17 @@ class TableEncoding:
         return np.column_stack([column.decode(Z[:, i]) for i, column in enumerate(self.columns)])
 
 
+DISCRETE_COLUMNS = "A continuous density is not meaningful for discrete columns"
+
+
+@contextmanager
+def discrete_columns_warned_about():
+    """Keep fits in the block from warning about discrete columns once more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=DISCRETE_COLUMNS)
+        yield
+
+
 def warn_about_discrete_columns(X, names):
     """Warn if columns hold so few distinct values that a continuous density isn't meaningful for them.
 
@@ -107,7 +119,7 @@ def warn_about_discrete_columns(X, names):
     ]
     if discrete:
         warnings.warn(
-            f"A continuous density is not meaningful for discrete columns: {', '.join(discrete)}. The density can be made"
+            f"{DISCRETE_COLUMNS}: {', '.join(discrete)}. The density can be made"
             " arbitrarily high at their values, so scores of such tables are not comparable. Leave these columns out, or add"
             " uniform noise of one grid step to them.",
             UserWarning,

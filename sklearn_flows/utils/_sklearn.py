@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
 try:  # scikit-learn >= 1.9
@@ -21,6 +21,7 @@ HAS_CALLBACKS = CallbackSupportMixin.__module__.startswith("sklearn.")
 __all__ = [
     "HAS_CALLBACKS",
     "CallbackSupportMixin",
+    "HasMethods",
     "Interval",
     "Options",
     "StrOptions",

@@ -1,0 +1,123 @@
+"""Averages of densities are what they say, and estimators like the others."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from sklearn.datasets import make_moons
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_flows import BaggingDensity, MAFDensity, NeuralSplineFlowDensity
+from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
+
+MEMBER = MAFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=3, learning_rate=0.01)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:A continuous density is not meaningful"),
+]
+
+
+@pytest.fixture(scope="module")
+def X():
+    return make_moons(120, noise=0.1, random_state=0)[0]
+
+
+@parametrize_with_checks([BaggingDensity(MEMBER, n_estimators=2)])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_density_checks([BaggingDensity(MEMBER, n_estimators=2)])
+def test_density_contract(estimator, check):
+    check(estimator)
+
+
+def test_the_density_is_the_mean_of_the_members(X):
+    density = BaggingDensity(MEMBER, n_estimators=3, random_state=0).fit(X)
+    each = np.array([member.score_samples(X) for member in density.estimators_])
+    log_density, spread = density.score_samples(X, return_std=True)
+    np.testing.assert_allclose(log_density, logsumexp(each, axis=0) - np.log(3), rtol=1e-12)
+    np.testing.assert_allclose(spread, each.std(axis=0), rtol=1e-12)
+    assert spread.max() > 0
+    np.testing.assert_array_equal(density.score_samples(X), log_density)
+
+
+class Recorder(GaussianMixture):
+    """A density that remembers what it was fitted to."""
+
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
+        self.seen_ = X, sample_weight, X_val, sample_weight_val
+        return super().fit(X)
+
+
+def test_each_row_stops_one_member_and_trains_the_others(X):
+    weight = np.random.RandomState(0).randint(1, 4, size=len(X)).astype(float)
+    density = BaggingDensity(Recorder(), n_estimators=4, random_state=0).fit(X, sample_weight=weight)
+    weight_of = {tuple(row): w for row, w in zip(X, weight / weight.mean(), strict=True)}
+    held_out = []
+    for member in density.estimators_:
+        rows, weights, rows_val, weights_val = member.seen_
+        assert {*map(tuple, rows)} | {*map(tuple, rows_val)} == {*map(tuple, X)}
+        assert len(rows) + len(rows_val) == len(X)
+        for part, weights_of_part in ((rows, weights), (rows_val, weights_val)):
+            np.testing.assert_allclose(weights_of_part, [weight_of[tuple(row)] for row in part], rtol=1e-12)
+        held_out += map(tuple, rows_val)
+    assert sorted(held_out) == sorted(map(tuple, X))
+    assert len({member.random_state for member in density.estimators_}) == 4
+
+
+@pytest.mark.parametrize("member", [GaussianMixture(2), KernelDensity(bandwidth=0.3)], ids=lambda member: type(member).__name__)
+def test_members_of_scikit_learn(member, X):
+    density = BaggingDensity(member, n_estimators=3, random_state=0).fit(X)
+    assert np.isfinite(density.score(X))
+    rows = density.sample(4000, random_state=0)
+    np.testing.assert_array_equal(rows, density.sample(4000, random_state=0))
+    # A standard error is about 0.015.
+    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.1)
+    reversed_rows = BaggingDensity(member, n_estimators=3, random_state=0).fit(X[::-1])
+    np.testing.assert_allclose(reversed_rows.score_samples(X), density.score_samples(X), rtol=1e-9)
+
+
+def test_equal_rows_count_for_members_without_weights():
+    X = np.array([[0.0], [0.0], [0.0], [1.0], [2.0], [5.0]])
+    density = BaggingDensity(Recorder.__bases__[0](reg_covar=1.0), n_estimators=1).fit(X)
+    assert density.estimators_[0].means_[0, 0] == pytest.approx(X.mean())
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        density.fit(X, sample_weight=np.ones(6))
+
+
+def test_more_members_than_rows():
+    X = np.array([[0.0, 1.0], [1.0, 0.5], [2.0, 2.5], [2.0, 2.5]])
+    density = BaggingDensity(MEMBER, n_estimators=10, random_state=0).fit(X)
+    assert len(density.estimators_) == 3
+    assert np.isfinite(density.score(X))
+    assert len(BaggingDensity(MEMBER).fit(X[:1]).estimators_) == 1
+
+
+def test_threads_change_nothing(X):
+    expected = BaggingDensity(MEMBER, n_estimators=3, random_state=0).fit(X)
+    density = BaggingDensity(MEMBER, n_estimators=3, n_jobs=3, random_state=0).fit(X)
+    np.testing.assert_array_equal(density.score_samples(X), expected.score_samples(X))
+
+
+def test_discrete_columns_are_warned_about_once_and_by_name(X):
+    import pandas as pd
+
+    frame = pd.DataFrame({"length": X[:, 0], "grade": np.arange(len(X)) % 5})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        BaggingDensity(MEMBER, n_estimators=3, random_state=0).fit(frame)
+    messages = [str(w.message) for w in caught if "discrete" in str(w.message)]
+    assert len(messages) == 1
+    assert "'grade'" in messages[0]
+
+
+def test_the_mean_beats_the_members_in_the_mean():
+    train, test = (make_moons(n, noise=0.1, random_state=n)[0] for n in (200, 1000))
+    density = BaggingDensity(NeuralSplineFlowDensity(n_transforms=2, hidden_layer_sizes=(32,)), random_state=0).fit(train)
+    members = np.mean([member.score(test) for member in density.estimators_])
+    # Jensen's inequality holds for any rows. Here the members differ by a few hundredths of a nat.
+    assert density.score(test) > members + 0.01
