@@ -1,7 +1,7 @@
 """Held-out log-likelihood of this package's estimators at their defaults, beside other density estimators, table by table.
 
     pip install -e .[bench]
-    python benchmarks/likelihood.py [--data DIR] [--results FILE] [--methods ours,gmm-bic,...] [--tables NAME,...]
+    python benchmarks/likelihood.py [--data DIR] [--results FILE] [--methods bagging,nsf,...] [--tables NAME,...]
         [--sizes 150,500,2000,10000,all] [--list]
 
 Tables: those that scikit-learn ships, toys whose truth is known, and every table under ``DIR``: ``.npz`` with an array ``X``
@@ -14,8 +14,10 @@ A fifth of the rows, 10,000 at most, is held out. The others, and the first 150,
 methods are fitted to: a *cell* is a table and a number of rows. Scores are mean log-densities of the held-out rows in nats,
 with standard errors; differences are paired, row by row. The last line says what a method needs for a fit in the mean.
 
-Results are kept in ``FILE`` and not computed again; delete it to start anew. Methods other than ours:
+Results are kept in ``FILE`` and not computed again; delete it to start anew. The first method is compared with all. They are:
 
+- bagging: ``BaggingDensity()``.
+- nsf: ``NeuralSplineFlowDensity()``; nsf-mixture: the same with ``base="mixture"``.
 - gmm-bic: Gaussian mixture, full covariances, 1 to 30 components by BIC.
 - gmm-cv: Gaussian mixture; components, kind of covariance and its floor by 5-fold cross-validation.
 - kde-cv: kernel density, bandwidth by 5-fold cross-validation.
@@ -23,7 +25,7 @@ Results are kept in ``FILE`` and not computed again; delete it to start anew. Me
   best weights kept, patience of 30 epochs, 35 s at most.
 - nflows-nsf: the same with nflows' flow.
 
-All but kde-cv standardise the columns first; densities are brought back to the units of the table.
+The methods of other packages see standardised columns; densities are brought back to the units of the table.
 """
 
 import argparse
@@ -42,7 +44,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.neighbors import KernelDensity
 
-from sklearn_flows import NeuralSplineFlowDensity
+from sklearn_flows import BaggingDensity, NeuralSplineFlowDensity
 
 MAX_TEST_ROWS = 10_000
 ATOM = 0.02  # share of the rows from which on a value is an atom
@@ -210,8 +212,16 @@ def standardised(method):
     return run
 
 
-def ours(train, test, seed):
+def bagging(train, test, seed):
+    return BaggingDensity(random_state=seed).fit(train).score_samples(test)
+
+
+def spline_flow(train, test, seed):
     return NeuralSplineFlowDensity(random_state=seed).fit(train).score_samples(test)
+
+
+def spline_flow_on_a_mixture(train, test, seed):
+    return NeuralSplineFlowDensity(base="mixture", random_state=seed).fit(train).score_samples(test)
 
 
 @standardised
@@ -325,7 +335,9 @@ def nflows_nsf(train, test, seed):
 
 
 METHODS = {
-    "ours": ours,
+    "bagging": bagging,
+    "nsf": spline_flow,
+    "nsf-mixture": spline_flow_on_a_mixture,
     "gmm-bic": gmm_bic,
     "gmm-cv": gmm_cv,
     "kde-cv": kde_cv,
@@ -379,7 +391,7 @@ def main():
     methods = arguments.methods.split(",")
     results = Results(arguments.results)
     if not arguments.list:
-        row_of(["table", "rows", "columns", *methods, "truth", "best", "ours below it"])
+        row_of(["table", "rows", "columns", *methods, "truth", "best", f"{methods[0]} below it"])
         row_of(["---", *["--:"] * (len(methods) + 5)])
     summary = []
     for name in arguments.tables.split(",") if arguments.tables else table_names(arguments.data):

@@ -105,7 +105,8 @@ class BaggingDensity(_MixtureOfDensities):
     ----------
     estimator : estimator object, default=None
         The density to fit, with ``fit``, ``score_samples`` and ``sample``; scikit-learn's too. None stands for
-        ``NeuralSplineFlowDensity()``. Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
+        ``NeuralSplineFlowDensity()``, where every other member has ``base="mixture"``: members that differ make a better mean.
+        Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
     n_estimators : int, default=10
         Number of members, and of parts. With fewer distinct rows there are fewer.
     n_jobs : int, default=None
@@ -218,8 +219,10 @@ class BaggingDensity(_MixtureOfDensities):
         n_members = min(self.n_estimators, len(rows))
         part = rng.permutation(len(rows)) % n_members
         members = []
-        for _ in range(n_members):
+        for k in range(n_members):
             members.append(clone(estimator))
+            if self.estimator is None:
+                members[-1].set_params(base=("normal", "mixture")[k % 2])
             set_random_states(members[-1], rng)
 
         # Without weights, equal rows are repeated again for those members that know no weights.

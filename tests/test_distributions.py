@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sklearn_flows.distributions import StandardNormal
+from sklearn_flows.distributions import GaussianMixture, StandardNormal
 
 
 @pytest.mark.parametrize("n_features", [0, 1, 4])
@@ -28,3 +28,48 @@ def test_samples_have_the_dtype_of_the_module_and_come_from_the_generator():
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
     assert torch.equal(double.float(), single)
     assert not torch.equal(double, StandardNormal(3).double().sample(4, torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture
+def mixture(generator):
+    shares = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    means = 2 * torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    factors = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64).tril(-1) + torch.eye(2, dtype=torch.float64)
+    return GaussianMixture(shares, means, factors).double()
+
+
+def test_mixture_log_density(mixture, generator):
+    z = 3 * torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    expected = 0
+    for share, mean, factor in zip([0.2, 0.3, 0.5], mixture.means, mixture.precisions_cholesky, strict=True):
+        covariance = torch.linalg.inv(factor.T @ factor)
+        expected = expected + share * stats.multivariate_normal(mean, covariance).pdf(z.numpy())
+    # The parameters are kept in single precision.
+    torch.testing.assert_close(mixture.log_prob(z), torch.from_numpy(expected).log(), rtol=1e-6, atol=1e-6)
+
+
+def test_mixture_samples_follow_it(mixture):
+    draws = mixture.sample(20_000, torch.Generator().manual_seed(0))
+    expected = sum(s * m for s, m in zip([0.2, 0.3, 0.5], mixture.means, strict=True))
+    torch.testing.assert_close(draws.mean(dim=0), expected, atol=0.06, rtol=0)  # four standard errors
+    for column in mixture.to_normal(draws).T:
+        assert stats.kstest(column.numpy(), "norm").pvalue > 1e-3
+    assert abs(torch.corrcoef(mixture.to_normal(draws).T)[0, 1]) < 0.03
+
+
+def test_a_mixture_is_mapped_to_normals_and_back(mixture, generator):
+    z = 3 * torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    u = mixture.to_normal(z)
+    torch.testing.assert_close(mixture.from_normal(u), z, rtol=1e-9, atol=1e-9)
+    # The change of variables gives the density.
+    for point, image, log_density in zip(z, u, mixture.log_prob(z), strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda point: mixture.to_normal(point[None])[0], point)
+        log_det = torch.linalg.slogdet(jacobian).logabsdet
+        torch.testing.assert_close(StandardNormal(2).double().log_prob(image[None])[0] + log_det, log_density)
+
+
+def test_far_points_of_a_mixture_are_mapped_and_back(mixture):
+    z = torch.tensor([[1e3, -1e3], [-40.0, 40.0], [30.0, 0.0]], dtype=torch.float64)
+    u = mixture.to_normal(z)
+    assert u.isfinite().all()
+    torch.testing.assert_close(mixture.from_normal(u), z, rtol=1e-9, atol=1e-9)

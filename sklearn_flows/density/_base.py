@@ -17,9 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._workspace import Workspace
 from ..compiled import compiled_flow
+from ..distributions import GaussianMixture
 from ..encoding import TableEncoding, warn_about_discrete_columns
 from ..nets import ACTIVATIONS
-from ..training import DivergedError, Rows, canonical_rows, fit_flow, split_off, whitening_matrix
+from ..training import DivergedError, Rows, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
 from ..utils._sklearn import (
@@ -55,6 +56,7 @@ class BaseFlowDensity(
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "base": [StrOptions({"normal", "mixture"})],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, 1e30, closed="right")],
@@ -70,13 +72,15 @@ class BaseFlowDensity(
     }
 
     @abstractmethod
-    def _build_flow(self, whitening, generator):
+    def _build_flow(self, whitening, base, generator):
         """Assemble the untrained flow.
 
         Parameters
         ----------
         whitening : Tensor of shape (n_features, n_features)
             Lower-triangular start of its first linear map.
+        base : GaussianMixture or None
+            Distribution of the whitened columns; None is the standard normal.
         generator : torch.Generator
             Source of initial weights.
 
@@ -154,8 +158,7 @@ class BaseFlowDensity(
         n_rows = len(train.values)
         batch_size = default_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size
         max_iter = default_max_iter(n_rows, batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
-        whitening = whitening_matrix(train.values.numpy(force=True), train.weight.numpy(force=True))
-        flow = self._build_flow(torch.as_tensor(whitening), generator)
+        flow = self._build_flow(*self._choose_start(train, validation, continues, rng), generator)
         if continues:
             self._load_previous_weights(flow)
         flow.to(device)
@@ -242,6 +245,22 @@ class BaseFlowDensity(
             kept, validation = np.arange(len(rows)), None
         return (rows, weight, kept), validation, early_stopping
 
+    def _choose_start(self, train, validation, continues, rng):
+        """The whitening map and the base that training starts from."""
+        whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
+        if continues:
+            base = self.flow_.base
+            return whitening, copy.deepcopy(base).float() if isinstance(base, GaussianMixture) else None
+        if self.base == "normal" or validation is None or not train.values.shape[1]:
+            return whitening, None
+        mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng)
+        shares, means, precisions_cholesky = (torch.as_tensor(array) for array in mixture)
+        if len(shares) == 1:
+            return precisions_cholesky[0], None
+        # As the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu).
+        precisions_cholesky = torch.linalg.solve_triangular(whitening, precisions_cholesky, upper=False, left=False)
+        return whitening, GaussianMixture(shares, means @ whitening.T, precisions_cholesky)
+
     def _load_previous_weights(self, flow):
         if repr(flow) != repr(self.flow_):
             raise ValueError(
@@ -291,7 +310,7 @@ class BaseFlowDensity(
         n_outputs = [len(parameter) for parameter in self.flow_.parameters()]
         # What all layers compute is kept until a chunk is done: their outputs, which the sum counts twice (weights and biases),
         # and nearly as much again.
-        bytes_per_row = 8 * max(1, sum(n_outputs))
+        bytes_per_row = 8 * max(1, sum(n_outputs) + 4 * getattr(self.flow_.base, "n_components", 0) * self.n_features_in_)
         chunk = min(max(1, int(get_config()["working_memory"] * 2**20 / bytes_per_row)), MAX_CHUNK)
         n_scalars = len(X) * X.shape[1] * len(self.flow_.transform.transforms)
         n_threads = torch.get_num_threads()
@@ -373,7 +392,7 @@ class BaseFlowDensity(
         latents = np.empty((n_samples, self.n_features_in_))
         latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
         latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
-        return self._map_rows(self._decode_latents, attrgetter("from_latent"), latents, latents)
+        return self._map_rows(self._decode_latents, attrgetter("from_base"), latents, latents)
 
     def transform(self, X):
         """Map rows to the latent space, where the fitted density is a standard normal.
@@ -450,6 +469,10 @@ def _encode_rows(encoding, rows, weight, indices, device):
         lacking += weight[chunk] @ (log_det + _log_density_of_constants(encoding, Z))
     on_device = Rows(torch.as_tensor(values, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device))
     return on_device, float(lacking / weight.sum())
+
+
+def _on_the_host(rows):
+    return rows.values.numpy(force=True), rows.weight.numpy(force=True)
 
 
 def _as_tensor(Z):

@@ -18,6 +18,9 @@ class RealNVPDensity(BaseFlowDensity):
         Width of each hidden layer of the conditioners.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
+    base : {"normal", "mixture"}, default="normal"
+        What training starts from: a single Gaussian, or a Gaussian mixture that the held-out rows choose (where none are held
+        out, a single Gaussian too). A mixture is better for small tables whose rows come in groups.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
     batch_size : int or "auto", default="auto"
@@ -103,6 +106,7 @@ class RealNVPDensity(BaseFlowDensity):
         *,
         hidden_layer_sizes=(128, 128),
         activation="silu",
+        base="normal",
         max_iter="auto",
         batch_size="auto",
         learning_rate=1e-3,
@@ -119,6 +123,7 @@ class RealNVPDensity(BaseFlowDensity):
         self.n_transforms = n_transforms
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.base = base
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -132,11 +137,12 @@ class RealNVPDensity(BaseFlowDensity):
         self.device = device
         self.random_state = random_state
 
-    def _build_flow(self, whitening, generator):
+    def _build_flow(self, whitening, base, generator):
         return realnvp(
             whitening,
             n_transforms=self.n_transforms,
             hidden_layer_sizes=self.hidden_layer_sizes,
             activation=self.activation,
             generator=generator,
+            base=base,
         )

@@ -28,6 +28,9 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         Width of each hidden layer of the conditioners.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
+    base : {"normal", "mixture"}, default="normal"
+        What training starts from: a single Gaussian, or a Gaussian mixture that the held-out rows choose (where none are held
+        out, a single Gaussian too). A mixture is better for small tables whose rows come in groups.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
     batch_size : int or "auto", default="auto"
@@ -124,6 +127,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         tail_bound=5.0,
         hidden_layer_sizes=(128, 128),
         activation="silu",
+        base="normal",
         max_iter="auto",
         batch_size="auto",
         learning_rate=1e-3,
@@ -143,6 +147,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.tail_bound = tail_bound
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.base = base
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -156,7 +161,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.device = device
         self.random_state = random_state
 
-    def _build_flow(self, whitening, generator):
+    def _build_flow(self, whitening, base, generator):
         return spline_flow(
             whitening,
             layer=self.layer,
@@ -166,4 +171,5 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
             hidden_layer_sizes=self.hidden_layer_sizes,
             activation=self.activation,
             generator=generator,
+            base=base,
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..distributions import StandardNormal
+from ..distributions import GaussianMixture, StandardNormal
 from ..nets import MADE, MLP
 from ..transforms import (
     Affine,
@@ -26,13 +26,23 @@ from ..transforms import (
 )
 from ._flow import Flow
 
+Base = StandardNormal | GaussianMixture
 
-def _stacked(whitening: Tensor, layers: Sequence[Transform], between: Callable[[], Sequence[Transform]]) -> Flow:
-    """Whitening, then the layers with linear maps between them, on a standard normal base."""
+
+def _stacked(
+    whitening: Tensor, layers: Sequence[Transform], between: Callable[[], Sequence[Transform]], base: Base | None
+) -> Flow:
+    """Whitening, then the layers with linear maps between them, on a base for the whitened features in their order."""
     transforms: list[Transform] = [LULinear.from_lower_triangular(whitening)]
     for i, layer in enumerate(layers):
         transforms += [layer] if i == 0 else [*between(), layer]
-    return Flow(Composed(transforms), StandardNormal(whitening.shape[0]))
+    if base is None:
+        return Flow(Composed(transforms), StandardNormal(whitening.shape[0]))
+    order = torch.arange(whitening.shape[0])
+    for transform in transforms:
+        if isinstance(transform, Permutation):
+            order = order[transform.order]
+    return Flow(Composed([*transforms, Permutation(order.argsort())]), base)
 
 
 def _autoregressive_layers(
@@ -83,6 +93,7 @@ def spline_flow(
     n_bins: int,
     tail_bound: float,
     generator: torch.Generator,
+    base: Base | None = None,
 ) -> Flow:
     """Neural spline flow [1]_: rational-quadratic splines, with a random permutation and an LU-linear map between layers.
 
@@ -104,6 +115,8 @@ def spline_flow(
         Half the side of the splines' box.
     generator : torch.Generator
         Source of initial weights and permutations.
+    base : GaussianMixture, default=None
+        Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns
     -------
@@ -123,6 +136,7 @@ def spline_flow(
         whitening,
         layers,
         lambda: [Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)],
+        base,
     )
 
 
@@ -133,6 +147,7 @@ def maf(
     hidden_layer_sizes: Sequence[int],
     activation: str,
     generator: torch.Generator,
+    base: Base | None = None,
 ) -> Flow:
     """Masked autoregressive flow [1]_: affine autoregressive layers, the order of the features reversed between them.
 
@@ -148,6 +163,8 @@ def maf(
         Activation of the conditioners.
     generator : torch.Generator
         Source of initial weights.
+    base : GaussianMixture, default=None
+        Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns
     -------
@@ -160,7 +177,7 @@ def maf(
     """
     n_features = whitening.shape[0]
     layers = _autoregressive_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
-    return _stacked(whitening, layers, lambda: [Permutation(torch.arange(n_features).flip(0))])
+    return _stacked(whitening, layers, lambda: [Permutation(torch.arange(n_features).flip(0))], base)
 
 
 def realnvp(
@@ -170,6 +187,7 @@ def realnvp(
     hidden_layer_sizes: Sequence[int],
     activation: str,
     generator: torch.Generator,
+    base: Base | None = None,
 ) -> Flow:
     """RealNVP [1]_ for tables: affine coupling layers that alternate between the even and the odd features.
 
@@ -185,6 +203,8 @@ def realnvp(
         Activation of the conditioners.
     generator : torch.Generator
         Source of initial weights.
+    base : GaussianMixture, default=None
+        Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns
     -------
@@ -197,4 +217,4 @@ def realnvp(
     """
     n_features = whitening.shape[0]
     layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
-    return _stacked(whitening, layers, lambda: [])
+    return _stacked(whitening, layers, lambda: [], base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..distributions import StandardNormal
+from ..distributions import GaussianMixture, StandardNormal
 from ..transforms import Transform
 
 
@@ -15,7 +15,7 @@ class Flow(nn.Module):
     ----------
     transform : Transform
         The invertible map :math:`f` from data to latents.
-    base : StandardNormal
+    base : StandardNormal or GaussianMixture
         The distribution :math:`p_Z` of the latents.
 
     References
@@ -24,7 +24,7 @@ class Flow(nn.Module):
        Modeling and Inference", JMLR 22(57), 2021.
     """
 
-    def __init__(self, transform: Transform, base: StandardNormal) -> None:
+    def __init__(self, transform: Transform, base: StandardNormal | GaussianMixture) -> None:
         super().__init__()
         self.transform = transform
         self.base = base
@@ -46,11 +46,15 @@ class Flow(nn.Module):
         return self.base.log_prob(z) + log_det
 
     def to_latent(self, x: Tensor) -> Tensor:
-        """Map data, shape (n_samples, n_features), to latents of the same shape."""
+        """Map data, shape (n_samples, n_features), to latents of the same shape: standard normal, if the flow is right."""
         z, _ = self.transform.forward(x)
-        return z
+        return self.base.to_normal(z)
 
     def from_latent(self, z: Tensor) -> Tensor:
         """Map latents, shape (n_samples, n_features), to data of the same shape."""
+        return self.from_base(self.base.from_normal(z))
+
+    def from_base(self, z: Tensor) -> Tensor:
+        """Map draws of the base, shape (n_samples, n_features), to data of the same shape."""
         x, _ = self.transform.inverse(z)
         return x

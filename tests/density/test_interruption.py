@@ -82,7 +82,7 @@ def test_an_interruption_of_the_first_epoch_leaves_the_starting_model(density, m
 
 
 def test_an_interruption_before_training_leaves_the_estimator_as_it_was(density, moons, monkeypatch):
-    def interrupted(self, whitening, generator):
+    def interrupted(self, whitening, base, generator):
         raise KeyboardInterrupt
 
     density.fit(moons)

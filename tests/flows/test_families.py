@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from sklearn_flows.distributions import GaussianMixture
 from sklearn_flows.flows import maf, realnvp, spline_flow
 from sklearn_flows.transforms import LULinear
 
@@ -43,6 +44,18 @@ def test_density_integrates_to_one(family, n_features, generator, randomise):
     # It must be another density than the one that every family starts with.
     gaussian = stats.norm.pdf(grid.numpy()).prod(axis=1)
     assert np.abs(density.numpy() - gaussian).max() > 0.05 * gaussian.max()
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 5])
+def test_starts_as_a_mixture_of_the_whitened_features(family, n_features, generator):
+    shares, means = torch.tensor([0.3, 0.7]), torch.randn(2, n_features, generator=generator)
+    base = GaussianMixture(shares, means, torch.stack([lower_triangular(n_features, generator) for _ in shares]))
+    whitening = lower_triangular(n_features, generator)
+    flow = family(whitening, n_transforms=3, generator=generator, base=base).double()
+    x = torch.randn(50, n_features, generator=generator, dtype=torch.float64)
+    expected = base.log_prob(x @ whitening.T) + whitening.diagonal().log().sum()
+    torch.testing.assert_close(flow.log_prob(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(flow.from_latent(flow.to_latent(x)), x, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 5])

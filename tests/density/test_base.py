@@ -1,0 +1,82 @@
+"""Estimators that start from a mixture are estimators like the others, and start where they say."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows.distributions import GaussianMixture, StandardNormal
+from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
+
+SETTINGS = {"base": "mixture", "n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:A continuous density is not meaningful"),
+]
+
+
+@parametrize_with_density_checks([MAFDensity(**SETTINGS)])
+def test_density_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def ring():
+    rng = np.random.RandomState(0)
+    angle = 2 * np.pi * rng.rand(600)
+    return np.stack([10 * np.cos(angle), np.sin(angle)], axis=1) + [0.5, 0.05] * rng.randn(600, 2)
+
+
+@pytest.fixture(params=[MAFDensity, NeuralSplineFlowDensity, RealNVPDensity])
+def density(request):
+    return request.param(random_state=0, **SETTINGS)
+
+
+def test_a_ring_is_started_from_a_mixture(density, ring):
+    train, test = ring[:400], ring[400:]
+    density.fit(train)
+    assert isinstance(density.flow_.base, GaussianMixture)
+    assert density.flow_.base.n_components > 3
+    single = clone(density).set_params(base="normal").fit(train)
+    assert isinstance(single.flow_.base, StandardNormal)
+    # A mixture puts nothing into the middle; five epochs of a small net don't get that far.
+    assert density.score(test) > single.score(test) + 0.3
+
+
+def test_latents_are_normal_and_lead_back(density, ring):
+    density.fit(ring)
+    latents = density.transform(ring)
+    np.testing.assert_allclose(density.inverse_transform(latents), ring, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(latents.mean(axis=0), 0, atol=0.15)
+    np.testing.assert_allclose(latents.std(axis=0), 1, atol=0.15)
+    samples = density.sample(4000, random_state=0)
+    np.testing.assert_allclose(samples.std(axis=0), ring.std(axis=0), rtol=0.1)
+
+
+def test_the_start_is_a_candidate(density, ring):
+    density.set_params(learning_rate=1e-30, weight_decay=0.0).fit(ring)
+    assert density.best_validation_score_ == pytest.approx(density.validation_scores_[0], abs=1e-4)
+
+
+def test_a_warm_start_keeps_the_base(density, ring):
+    density.set_params(warm_start=True).fit(ring)
+    means = density.flow_.base.means.clone()
+    first = density.n_iter_
+    density.fit(ring)
+    assert density.n_iter_ > first
+    assert (density.flow_.base.means == means).all()
+
+
+def test_without_held_out_rows_it_is_one_gaussian(density, ring):
+    density.set_params(early_stopping=False).fit(ring)
+    assert isinstance(density.flow_.base, StandardNormal)
+
+
+def test_rows_are_a_set(density, ring):
+    scores = density.fit(ring).score_samples(ring)
+    np.testing.assert_array_equal(density.fit(ring[::-1]).score_samples(ring), scores)
+    repeated = np.concatenate([ring, ring[:100]])
+    weight = np.r_[np.full(100, 2.0), np.ones(500)]
+    np.testing.assert_allclose(
+        density.fit(repeated).score_samples(ring), density.fit(ring, sample_weight=weight).score_samples(ring)
+    )

@@ -1,0 +1,86 @@
+"""The mixture that training may start from."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+from sklearn_flows.training._mixture import choose_mixture, fit_mixture
+
+
+def groups(n_rows, seed):
+    rng = np.random.RandomState(seed)
+    centres = np.array([[-2.0, 0.0], [2.0, 1.0], [1.0, -2.0]])
+    return centres[rng.randint(3, size=n_rows)] + 0.4 * rng.randn(n_rows, 2)
+
+
+def ones(rows):
+    return np.ones(len(rows))
+
+
+def choose(rows, rows_val, seed=0):
+    return choose_mixture(rows, ones(rows), rows_val, ones(rows_val), np.random.RandomState(seed))
+
+
+def test_the_density_is_that_of_the_mixture():
+    rows, rows_val = groups(200, 0), groups(100, 1)
+    mixture, score = choose(rows, rows_val)
+    assert mixture.shares.sum() == pytest.approx(1)
+    expected = 0
+    for share, mean, factor in zip(*mixture, strict=True):
+        assert np.array_equal(factor, np.tril(factor))
+        expected = expected + share * stats.multivariate_normal(mean, np.linalg.inv(factor.T @ factor)).pdf(rows_val)
+    np.testing.assert_allclose(mixture.log_density(rows_val), np.log(expected), rtol=1e-9)
+    assert score == pytest.approx(np.log(expected).mean())
+
+
+def test_groups_are_found():
+    mixture, _ = choose(groups(300, 0), groups(100, 1))
+    test = groups(2000, 2)
+    truth = sum(stats.multivariate_normal(c, 0.16).pdf(test) / 3 for c in ([-2, 0], [2, 1], [1, -2]))
+    assert mixture.log_density(test).mean() > np.log(truth).mean() - 0.05
+
+
+def test_a_single_gaussian_stays_one_or_nearly():
+    rng = np.random.RandomState(0)
+    factor = rng.randn(5, 5)
+    rows, rows_val, test = (rng.randn(n, 5) @ factor for n in (300, 100, 2000))
+    mixture, _ = choose(rows, rows_val)
+    single = GaussianMixture(1).fit(rows)
+    assert mixture.log_density(test).mean() > single.score(test) - 0.03
+
+
+def test_few_rows_in_many_dimensions_are_no_trouble():
+    rng = np.random.RandomState(0)
+    rows, rows_val, test = (rng.randn(n, 20) for n in (25, 10, 500))
+    mixture, _ = choose(rows, rows_val)
+    # The truth has -28.4; a Gaussian with the covariance of 25 rows in 20 dimensions has less than -100.
+    assert mixture.log_density(test).mean() > -40
+
+
+def test_weights_are_repetitions():
+    rows, rows_val = groups(60, 0), groups(40, 1)
+    weight = np.random.RandomState(2).randint(1, 4, size=60)
+    arguments = {"n_components": 1, "prior_rows": 4.0, "diagonal_share": 0.03, "rng": np.random.RandomState(0)}
+    weighted, _ = fit_mixture(rows, weight.astype(float), rows_val, ones(rows_val), **arguments)
+    repeated_rows = np.repeat(rows, weight, axis=0)
+    repeated, _ = fit_mixture(repeated_rows, ones(repeated_rows), rows_val, ones(rows_val), **arguments)
+    for a, b in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+    doubled, _ = fit_mixture(rows, 2.0 * weight, rows_val, 3 * ones(rows_val), **arguments | {"prior_rows": 8.0})
+    np.testing.assert_allclose(doubled.means, weighted.means, rtol=1e-2, atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_mixture():
+    rows, rows_val = groups(100, 0), groups(50, 1)
+    first, second = (choose(rows, rows_val, seed=3)[0] for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_equal_rows_and_constant_columns_are_no_trouble():
+    rows = np.zeros((40, 3))
+    rows[:20, 0] = 1
+    mixture, score = choose(rows, rows[::2])
+    assert np.isfinite(score)
+    assert all(np.isfinite(part).all() for part in mixture)
