@@ -36,7 +36,7 @@ def weight():
 
 def test_default_requests(make_density):
     requests = get_routing_for_object(make_density())
-    assert requests.fit.requests == {NAME: None, "X_val": None}
+    assert requests.fit.requests == {NAME: None, "X_val": None, "sample_weight_val": None}
     assert requests.score.requests == {NAME: None}
 
 
