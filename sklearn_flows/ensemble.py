@@ -20,6 +20,14 @@ from .utils._random import MAX_SEED, draw_seed, set_random_states
 from .utils._sklearn import HasMethods, Interval, check_sample_weight, feature_names, fit_context
 from .utils._state import fitted_attributes_restored_on_error
 
+# What the members differ in, in turn, where the user names no estimator.
+DEFAULT_MEMBERS = (
+    {"base": "normal", "tails": "auto"},
+    {"base": "mixture", "tails": "light"},
+    {"base": "normal", "tails": "light"},
+    {"base": "mixture", "tails": "auto"},
+)
+
 
 def _draw(estimator, n_samples, seed):
     if "random_state" in signature(estimator.sample).parameters:
@@ -105,8 +113,8 @@ class BaggingDensity(_MixtureOfDensities):
     ----------
     estimator : estimator object, default=None
         The density to fit, with ``fit``, ``score_samples`` and ``sample``; scikit-learn's too. None stands for
-        ``NeuralSplineFlowDensity()``, where every other member has ``base="mixture"``: members that differ make a better mean.
-        Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
+        ``NeuralSplineFlowDensity``, where members take turns in their ``base`` and ``tails``: members that differ make a better
+        mean. Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
     n_estimators : int, default=10
         Number of members, and of parts. With fewer distinct rows there are fewer.
     n_jobs : int, default=None
@@ -222,7 +230,7 @@ class BaggingDensity(_MixtureOfDensities):
         for k in range(n_members):
             members.append(clone(estimator))
             if self.estimator is None:
-                members[-1].set_params(base=("normal", "mixture")[k % 2])
+                members[-1].set_params(**DEFAULT_MEMBERS[k % len(DEFAULT_MEMBERS)])
             set_random_states(members[-1], rng)
 
         # Without weights, equal rows are repeated again for those members that know no weights.

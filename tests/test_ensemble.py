@@ -117,8 +117,11 @@ def test_the_mean_beats_the_members_in_the_mean():
     assert density.score(test) > members + 0.01
 
 
-def test_every_other_default_member_starts_from_a_mixture():
+def test_default_members_differ():
     X = make_moons(60, noise=0.1, random_state=0)[0]
-    density = BaggingDensity(n_estimators=3, random_state=0).fit(X)
-    assert [member.base for member in density.estimators_] == ["normal", "mixture", "normal"]
-    assert density.estimator_.base == "normal"
+    density = BaggingDensity(n_estimators=5, random_state=0).fit(X)
+    kinds = [(member.base, member.tails) for member in density.estimators_]
+    assert len(set(kinds)) == 4
+    assert kinds[4] == kinds[0]
+    named = BaggingDensity(NeuralSplineFlowDensity(tails="light"), n_estimators=2, random_state=0).fit(X)
+    assert {(member.base, member.tails) for member in named.estimators_} == {("normal", "light")}

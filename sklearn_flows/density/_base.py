@@ -56,6 +56,7 @@ class BaseFlowDensity(
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "tails": [StrOptions({"auto", "light"})],
         "base": [StrOptions({"normal", "mixture"})],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -147,7 +148,7 @@ class BaseFlowDensity(
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
         # From all rows: a column that varies may be constant among those that are not held out.
-        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight)
+        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight, self.tails)
         part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
         device = self._resolve_device()
         train, units = _encode_rows(encoding, *part, device)

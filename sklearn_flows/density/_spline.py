@@ -28,6 +28,9 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         Width of each hidden layer of the conditioners.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
+    tails : {"auto", "light"}, default="auto"
+        "auto" bends columns whose tails are clearly heavier than a Gaussian's, by an inverse hyperbolic sine, before anything
+        else; "light" only standardises all columns.
     base : {"normal", "mixture"}, default="normal"
         What training starts from: a single Gaussian, or a Gaussian mixture that the held-out rows choose (where none are held
         out, a single Gaussian too). A mixture is better for small tables whose rows come in groups.
@@ -127,6 +130,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         tail_bound=5.0,
         hidden_layer_sizes=(128, 128),
         activation="silu",
+        tails="auto",
         base="normal",
         max_iter="auto",
         batch_size="auto",
@@ -147,6 +151,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.tail_bound = tail_bound
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.tails = tails
         self.base = base
         self.max_iter = max_iter
         self.batch_size = batch_size

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ._columns import ContinuousColumn, constant_column, is_constant, is_discrete
+from ._columns import ContinuousColumn, constant_column, fit_column, is_constant, is_discrete
 
 
 class TableEncoding:
@@ -18,7 +18,7 @@ class TableEncoding:
 
     Parameters
     ----------
-    columns : list of ContinuousColumn
+    columns : list of ContinuousColumn or HeavyTailedColumn
         One for each column of the table.
     varies : ndarray of shape (n_features,), dtype bool
         Which columns the flow models.
@@ -29,7 +29,7 @@ class TableEncoding:
         self.varies = varies
 
     @classmethod
-    def fit(cls, X, weight):
+    def fit(cls, X, weight, tails="auto"):
         """Look at a table and choose a map for each column.
 
         Parameters
@@ -38,6 +38,8 @@ class TableEncoding:
             Finite rows.
         weight : ndarray of shape (n_samples,)
             Non-negative weights with a positive sum.
+        tails : {"auto", "light"}, default="auto"
+            Whether columns with heavy tails may be bent.
 
         Returns
         -------
@@ -45,7 +47,8 @@ class TableEncoding:
             The fitted encoding.
         """
         varies = np.array([not is_constant(x) for x in X.T])
-        columns = [ContinuousColumn.fit(x, weight) if v else constant_column(x[0]) for x, v in zip(X.T, varies, strict=True)]
+        fit_varying = fit_column if tails == "auto" else ContinuousColumn.fit
+        columns = [fit_varying(x, weight) if v else constant_column(x[0]) for x, v in zip(X.T, varies, strict=True)]
         return cls(columns, varies)
 
     def encode(self, X):

@@ -3,9 +3,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from sklearn_flows.encoding import ContinuousColumn
-from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, is_constant, is_discrete
+from sklearn_flows.encoding import ContinuousColumn, HeavyTailedColumn
+from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, fit_column, is_constant, is_discrete
 
 
 def columns():
@@ -202,3 +203,75 @@ def test_repeated_values_are_discrete(x, order):
 )
 def test_values_that_hardly_repeat_are_not_discrete(x):
     assert not is_discrete(x)
+
+
+def fitted(x, weight=None):
+    return fit_column(x, np.ones(len(x)) if weight is None else weight)
+
+
+HEAVY = {
+    "cauchy": stats.cauchy(3, 2).rvs(600, random_state=0),
+    "student": stats.t(2).rvs(600, random_state=0) * 1e-8,
+    "lognormal": 1e8 * stats.lognorm(1.5).rvs(600, random_state=0),
+    "outlier": np.r_[stats.norm.rvs(size=300, random_state=0), 1e6],
+}
+
+
+@pytest.mark.parametrize("x", HEAVY.values(), ids=HEAVY)
+def test_heavy_tails_are_bent(x):
+    column = fitted(x)
+    assert isinstance(column, HeavyTailedColumn)
+    z, log_derivative = column.encode(x)
+    assert z.mean() == pytest.approx(0, abs=1e-9)
+    assert z.std() == pytest.approx(1)
+    np.testing.assert_allclose(column.decode(z), x, rtol=1e-9, atol=1e-12 * np.abs(x).max())
+    # As a density of the column the images' normal is likelier than the values' own.
+    plain, plain_log_derivative = ContinuousColumn.fit(x, np.ones(len(x))).encode(x)
+    assert (log_derivative - z**2 / 2).mean() > (plain_log_derivative - plain**2 / 2).mean() + 0.1
+
+
+@pytest.mark.parametrize("x", HEAVY.values(), ids=HEAVY)
+def test_log_derivative_of_bent_columns(x):
+    column = fitted(x)
+    points = np.quantile(x, np.linspace(0.05, 0.95, 19))
+    h = 1e-6 * (np.quantile(x, 0.75) - np.quantile(x, 0.25))
+    slope = (column.encode(points + h)[0] - column.encode(points - h)[0]) / (2 * h)
+    np.testing.assert_allclose(column.encode(points)[1], np.log(slope), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_rows", [50, 1000, 20_000])
+def test_normal_and_light_tails_stay_linear(n_rows):
+    rng = np.random.RandomState(0)
+    for x in (rng.randn(n_rows), rng.rand(n_rows), rng.randn(n_rows) ** 2 * 0 + rng.beta(2, 2, n_rows)):
+        assert isinstance(fitted(x), ContinuousColumn)
+
+
+def test_few_rows_and_discrete_values_stay_linear():
+    assert isinstance(fitted(HEAVY["cauchy"][:20]), ContinuousColumn)
+    assert isinstance(fitted(np.r_[np.zeros(500), HEAVY["cauchy"][:100]]), ContinuousColumn)
+
+
+@pytest.mark.parametrize("factor", [-8.0, 3.7, 1e-5])
+def test_the_bend_moves_with_the_units(factor):
+    x = HEAVY["student"]
+    z, log_derivative = fitted(x).encode(x)
+    scaled, scaled_log_derivative = fitted(factor * x + 2 * factor).encode(factor * x + 2 * factor)
+    np.testing.assert_allclose(scaled, np.sign(factor) * z, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scaled_log_derivative, log_derivative - np.log(abs(factor)), rtol=0, atol=1e-6)
+
+
+def test_weights_of_a_bent_column_are_repetitions():
+    x = np.sort(HEAVY["cauchy"][:200])
+    weight = np.random.RandomState(0).randint(1, 4, size=200)
+    weighted, repeated = fitted(x, weight.astype(float)), fitted(np.repeat(x, weight))
+    # The criterion counts rows, and equal rows are one to it: the chosen width may differ, but not by much.
+    assert isinstance(weighted, HeavyTailedColumn)
+    assert repeated.centre == pytest.approx(weighted.centre, abs=1e-9)
+
+
+def test_far_values_of_a_bent_column_stay_finite():
+    column = fitted(HEAVY["cauchy"])
+    z, log_derivative = column.encode(np.array([-1e300, 1e300, 1e20]))
+    assert np.isfinite(z).all()
+    assert not np.isnan(log_derivative).any()
+    assert np.isfinite(column.decode(np.array([-1e5, 1e5]))).all()
