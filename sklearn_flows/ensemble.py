@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 from .density import NeuralSplineFlowDensity
-from .density._queries import FLOAT_DTYPES, check_n_samples, mean_log_density
+from .density._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
 from .encoding import discrete_columns_warned_about, warn_about_discrete_columns
 from .training import canonical_rows
 from .utils._random import MAX_SEED, draw_seed, set_random_states
@@ -39,7 +39,7 @@ def _draw(estimator, n_samples, seed):
     return rows[0] if isinstance(rows, tuple) else rows  # GaussianMixture tells the components too
 
 
-class _MixtureOfDensities(MetaEstimatorMixin, DensityMixin, BaseEstimator, ABC):
+class _MixtureOfDensities(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstimator, ABC):
     """A weighted mean of the densities in ``estimators_``."""
 
     @property
@@ -54,25 +54,6 @@ class _MixtureOfDensities(MetaEstimatorMixin, DensityMixin, BaseEstimator, ABC):
         with np.errstate(divide="ignore"):
             log_shares = np.log(self._shares)[:, None]
         return logsumexp(log_densities + log_shares, axis=0)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Compute the mean log-density of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-        y : Ignored
-            Not used, present for API consistency by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
-
-        Returns
-        -------
-        float
-            Mean of ``score_samples(X)``, in nats.
-        """
-        return mean_log_density(self.score_samples(X), sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture.

@@ -35,7 +35,7 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
 from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
-from ._queries import FLOAT_DTYPES, check_n_samples, mean_log_density
+from ._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -48,7 +48,13 @@ ENCODING_CHUNK = 2**12
 
 
 class BaseFlowDensity(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, CallbackSupportMixin, BaseEstimator, ABC
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MeanScoreMixin,
+    DensityMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+    ABC,
 ):
     """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``."""
 
@@ -351,25 +357,6 @@ class BaseFlowDensity(
 
         with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
             return self._map_rows(log_density, attrgetter("log_prob"), X, np.empty(len(X), X.dtype))
-
-    def score(self, X, y=None, sample_weight=None):
-        """Compute the mean log-density of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-        y : Ignored
-            Not used, present for API consistency by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
-
-        Returns
-        -------
-        float
-            Mean of ``score_samples(X)``, in nats.
-        """
-        return mean_log_density(self.score_samples(X), sample_weight)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the density.

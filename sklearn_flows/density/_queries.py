@@ -9,25 +9,31 @@ from ..utils._sklearn import check_sample_weight
 FLOAT_DTYPES = [np.float64, np.float32]
 
 
-def mean_log_density(log_density, sample_weight):
-    """Weighted mean of log-densities.
+class MeanScoreMixin:
+    """``score`` of a density: the mean of ``score_samples``."""
 
-    Parameters
-    ----------
-    log_density : ndarray of shape (n_samples,)
-        Log-densities, minus infinity among them or not.
-    sample_weight : array-like of shape (n_samples,) or None
-        Weights; None means ones.
+    def score(self, X, y=None, sample_weight=None):
+        """Compute the mean log-density of rows.
 
-    Returns
-    -------
-    float
-        The mean.
-    """
-    weight = check_sample_weight(sample_weight, log_density)
-    # Rows of weight zero are absent: minus infinity times zero would not be.
-    counts = weight > 0
-    return float(np.average(log_density[counts].astype(np.float64, copy=False), weights=weight[counts]))
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        float
+            Mean of ``score_samples(X)``, in nats.
+        """
+        log_density = self.score_samples(X)
+        weight = check_sample_weight(sample_weight, log_density)
+        # Rows of weight zero are absent: minus infinity times zero would not be.
+        counts = weight > 0
+        return float(np.average(log_density[counts].astype(np.float64, copy=False), weights=weight[counts]))
 
 
 def check_n_samples(n_samples):
