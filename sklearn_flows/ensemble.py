@@ -1,6 +1,5 @@
 """Averages of densities."""
 
-from abc import ABC, abstractmethod
 from copy import copy
 from inspect import signature
 from numbers import Integral
@@ -9,7 +8,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin, MetaEstimatorMixin, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 from .density import NeuralSplineFlowDensity
@@ -39,50 +37,7 @@ def _draw(estimator, n_samples, seed):
     return rows[0] if isinstance(rows, tuple) else rows  # GaussianMixture tells the components too
 
 
-class _MixtureOfDensities(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstimator, ABC):
-    """A weighted mean of the densities in ``estimators_``."""
-
-    @property
-    @abstractmethod
-    def _shares(self):
-        """Share of each density, as an array that sums to one."""
-
-    def _member_log_densities(self, X):
-        return np.stack([estimator.score_samples(X).astype(np.float64) for estimator in self.estimators_])
-
-    def _log_density(self, log_densities):
-        with np.errstate(divide="ignore"):
-            log_shares = np.log(self._shares)[:, None]
-        return logsumexp(log_densities + log_shares, axis=0)
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the mixture.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Source of the draws. Pass an int for reproducible ones.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The rows, float64, in the units of the table.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        rng = np.random.RandomState(draw_seed(random_state))
-        which = rng.choice(len(self.estimators_), size=n_samples, p=self._shares)
-        rows = np.empty((n_samples, self.n_features_in_))
-        for k, estimator in enumerate(self.estimators_):
-            seed, n = rng.randint(MAX_SEED), int((which == k).sum())
-            if n > 0:
-                rows[which == k] = _draw(estimator, n, seed)
-        return rows
-
-
-class BaggingDensity(_MixtureOfDensities):
+class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstimator):
     """Mean of densities that are fitted to different parts of a table.
 
     The rows are divided into as many parts as there are members. Each member is fitted to all parts but one, and stops when the
@@ -160,10 +115,6 @@ class BaggingDensity(_MixtureOfDensities):
         self.verbose = verbose
         self.random_state = random_state
 
-    @property
-    def _shares(self):
-        return np.full(len(self.estimators_), 1 / len(self.estimators_))
-
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None):
         """Fit the members.
@@ -202,7 +153,7 @@ class BaggingDensity(_MixtureOfDensities):
             raise ValueError(f"{type(estimator).__name__}.fit takes no sample_weight, so there must be none here.")
         weight = check_sample_weight(sample_weight, X)
         warn_about_discrete_columns(X if weight.all() else X[weight > 0], feature_names(X_given, X.shape[1]))
-        rng = check_random_state(draw_seed(self.random_state))
+        rng = np.random.RandomState(draw_seed(self.random_state))
         n_given = len(X)
         rows, weight = canonical_rows(X, weight)
         n_members = min(self.n_estimators, len(rows))
@@ -252,8 +203,35 @@ class BaggingDensity(_MixtureOfDensities):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
-        log_densities = self._member_log_densities(X)
-        log_density = self._log_density(log_densities).astype(X.dtype, copy=False)
+        log_densities = np.stack([member.score_samples(X).astype(np.float64) for member in self.estimators_])
+        log_share = np.log(1 / len(self.estimators_))
+        log_density = logsumexp(log_densities + log_share, axis=0).astype(X.dtype, copy=False)
         if not return_std:
             return log_density
         return log_density, log_densities.std(axis=0).astype(X.dtype, copy=False)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows: each from a member that is drawn too.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draws. Pass an int for reproducible ones.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, float64, in the units of the table.
+        """
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        rng = np.random.RandomState(draw_seed(random_state))
+        which = rng.choice(len(self.estimators_), size=n_samples, p=np.full(len(self.estimators_), 1 / len(self.estimators_)))
+        rows = np.empty((n_samples, self.n_features_in_))
+        for k, estimator in enumerate(self.estimators_):
+            seed, n = rng.randint(MAX_SEED), int((which == k).sum())
+            if n > 0:
+                rows[which == k] = _draw(estimator, n, seed)
+        return rows

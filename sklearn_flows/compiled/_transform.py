@@ -42,10 +42,23 @@ MAX_PANELS = 8
 MAX_ROWS = MAX_PANELS * LANES
 
 
-class _LU:
-    """Steps through an ``LULinear``."""
+class _Step:
+    """One transform on kernels: ``forward``, ``backward`` and ``inverse``, and what concerns parameters, where it has any."""
 
-    n_work = 0
+    n_kept = n_work = 0  # numbers to keep of a block of rows, and to work with
+
+    def prepare(self, parameters):
+        """What is computed once for all rows."""
+
+    def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
+        """Add what a block of rows gives to the gradients of the parameters."""
+
+    def finish_gradient(self, parameters, prepared, out):
+        """Add what is computed once for all rows."""
+
+
+class _LU(_Step):
+    """Steps through an ``LULinear``."""
 
     def __init__(self, transform, offsets):
         self.n = n = len(transform.bias)
@@ -76,16 +89,11 @@ class _LU:
         invert_lu(parameters, *self.factors, self.bias, z, x, log_det, n_panels, self.n)
 
 
-class _Reorder:
+class _Reorder(_Step):
     """Steps through a ``Permutation``."""
-
-    n_kept = n_work = 0
 
     def __init__(self, transform, offsets):
         self.order, self.inverse_order = transform.order.numpy(), transform.inverse_order.numpy()
-
-    def prepare(self, parameters):
-        return None
 
     def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels):
         reorder(x, self.order, z, n_panels, len(self.order))
@@ -94,17 +102,11 @@ class _Reorder:
         reorder(gradient, self.inverse_order, spare, n_panels, len(self.order))
         return spare, gradient
 
-    def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
-        pass  # it has no parameters
-
-    def finish_gradient(self, parameters, prepared, out):
-        pass
-
     def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
         reorder(z, self.inverse_order, x, n_panels, len(self.order))
 
 
-class _Layer:
+class _Layer(_Step):
     """Steps through a coupling or an autoregressive layer."""
 
     def __init__(self, transform, offsets):
@@ -135,9 +137,6 @@ class _Layer:
         self.places, self.n_kept = np.array([0, *ends[:-1]], dtype=np.int64), int(ends[-1])
         self.n_work = max(LANES * max(self.table[:, 2]), self.n_parameters * REGISTER_BYTES // 4)
 
-    def prepare(self, parameters):
-        return None
-
     def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels, inverse=False):
         map_by_layer(
             *(parameters, self.table, self.stairs, self.staying, self.moving, self.activation, CONDITIONER_BOUND),
@@ -154,9 +153,6 @@ class _Layer:
 
     def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
         add_layer_gradient(self.table, self.stairs, kept, self.places, work, n_panels, out)
-
-    def finish_gradient(self, parameters, prepared, out):
-        pass
 
     def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
         if not self.is_autoregressive:

@@ -5,15 +5,18 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
+
+class _NoCallbacks:
+    """Stand-in for scikit-learn versions without callbacks."""
+
+    def _init_callback_context(self, max_subtasks=0):
+        return None
+
+
 try:  # scikit-learn >= 1.9
     from sklearn.callback import CallbackSupportMixin
 except ImportError:
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]  # one name for both, by design
-        """Stand-in for scikit-learn versions without callbacks."""
-
-        def _init_callback_context(self, max_subtasks=0):
-            return None
+    CallbackSupportMixin = _NoCallbacks
 
 
 HAS_CALLBACKS = CallbackSupportMixin.__module__.startswith("sklearn.")

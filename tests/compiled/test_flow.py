@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 
-import numba
 import pytest
 import torch
 
@@ -12,8 +11,6 @@ from sklearn_flows.compiled import compiled_flow
 from sklearn_flows.compiled._transform import MAX_ROWS, CompiledTransform
 from sklearn_flows.flows import maf, realnvp, spline_flow
 from sklearn_flows.training._optim import FlatParameters
-
-pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no compiler")
 
 FAMILIES = {
     "spline-autoregressive": lambda **kwargs: spline_flow(layer="autoregressive", n_bins=5, tail_bound=3.0, **kwargs),

@@ -14,7 +14,6 @@ from sklearn_flows.compiled._product import (
     tile_width,
 )
 
-pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no compiler")
 N_PANELS = 3
 
 

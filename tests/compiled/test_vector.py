@@ -1,6 +1,5 @@
 """Vectors compute what numpy computes, in both precisions and at the ends of their ranges."""
 
-import numba
 import numpy as np
 import pytest
 from numba import njit
@@ -20,7 +19,6 @@ from sklearn_flows.compiled._vector import (
 )
 
 PRECISIONS = [np.float32, np.float64]
-pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no compiler")
 
 
 def applied(function, x):

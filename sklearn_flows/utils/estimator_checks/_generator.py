@@ -156,7 +156,8 @@ def parametrize_with_density_checks(estimators, *, expected_failed_checks=None):
         Instances to check.
     expected_failed_checks : callable, default=None
         Takes an estimator and returns a dict from names of checks that it is expected to fail to reasons. Their tests are
-        marked as xfail.
+        marked as xfail. For estimators that aren't ours: in ``KernelDensity``, for one, ``score`` is a sum. Those of this
+        package are expected to fail none.
 
     Returns
     -------
