@@ -1,6 +1,6 @@
-"""flowjax in an interpreter of its own, driven by speed.py: one JSON request a line on stdin, one reply a line on stdout.
+"""flowjax in an interpreter of its own, driven by _flowjax.py: one JSON request a line on stdin, one reply a line on stdout.
 
-speed.py chooses the cores and JAX's flags when it starts this process.
+_flowjax.py chooses the cores and JAX's flags when it starts this process. A reply is a value and the text of an error, or null.
 """
 
 import json
@@ -17,6 +17,7 @@ import paramax
 from flowjax.bijections import RationalQuadraticSpline
 from flowjax.distributions import Normal
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
+from flowjax.train import fit_to_data
 
 
 class Worker:
@@ -84,12 +85,28 @@ class Worker:
         self.draw(self.params, jr.key(0), n_rows).block_until_ready()
         return time.perf_counter() - start
 
+    def fit_and_score(self, train, test, seed, options):
+        """Train a spline flow by ``fit_to_data``, at the defaults of flowjax but for the options, and score the test rows."""
+        train, test = (jnp.asarray(rows, dtype=jnp.float32) for rows in (train, test))
+        flow_key, fit_key = jr.split(jr.key(seed))
+        flow = masked_autoregressive_flow(
+            flow_key,
+            base_dist=Normal(jnp.zeros(train.shape[1])),
+            transformer=RationalQuadraticSpline(knots=8, interval=4),
+        )
+        flow, _ = fit_to_data(fit_key, flow, train, show_progress=False, **options)
+        return np.asarray(eqx.filter_jit(flow.log_prob)(test), dtype=np.float64).tolist()
+
 
 def main():
     worker = Worker()
     for line in sys.stdin:
         method, arguments = json.loads(line)
-        print(json.dumps(getattr(worker, method)(**arguments)), flush=True)
+        try:
+            reply = getattr(worker, method)(**arguments), None
+        except Exception as error:
+            reply = None, repr(error)
+        print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

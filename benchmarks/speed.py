@@ -36,7 +36,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -55,6 +54,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from _flowjax import FlowjaxWorker
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
@@ -220,50 +220,20 @@ def our_estimator(family, n_features):
         return estimator.fit(np.random.default_rng(0).standard_normal((4096, n_features)))
 
 
-class FlowjaxWorker:
-    """A process that times flowjax when it is told to."""
-
-    def __init__(self, python, n_threads):
-        cores = sorted(os.sched_getaffinity(0))[-n_threads:]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        if n_threads == 1:
-            environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        self.process = subprocess.Popen(
-            [python, Path(__file__).with_name("_flowjax_worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            # JAX makes a pool of threads whatever its flags say; the cores are what limits it.
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
-
-    def call(self, method, **arguments):
-        self.process.stdin.write(json.dumps([method, arguments]) + "\n")
-        self.process.stdin.flush()
-        reply = self.process.stdout.readline()
-        if not reply:
-            raise RuntimeError(f"the flowjax worker died in {method!r}")
-        return json.loads(reply)
-
-    def build(self, family, n_features, batch_size):
-        """Make a flow and train it a little, which compiles its step."""
-        self.call(
-            "build",
-            family=family,
-            n_features=n_features,
-            n_transforms=N_TRANSFORMS,
-            width=HIDDEN[0],
-            n_bins=N_BINS,
-            tail_bound=TAIL_BOUND,
-            batch_size=batch_size,
-            n_batches=N_BATCHES,
-        )
-        self.call("train", n=N_WARM_STEPS)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def build_in(flowjax, family, n_features, batch_size):
+    """Make a flow of flowjax and train it a little, which compiles its step."""
+    flowjax.call(
+        "build",
+        family=family,
+        n_features=n_features,
+        n_transforms=N_TRANSFORMS,
+        width=HIDDEN[0],
+        n_bins=N_BINS,
+        tail_bound=TAIL_BOUND,
+        batch_size=batch_size,
+        n_batches=N_BATCHES,
+    )
+    flowjax.call("train", n=N_WARM_STEPS)
 
 
 # Training steps
@@ -484,7 +454,7 @@ def training_contenders(family, n_features, batch_size, flowjax):
         steps[name] = peer_step(make(family, n_features), n_features, batch_size)
     contenders = {name: turns_of_steps(name, step) for name, step in steps.items()}
     if flowjax is not None:
-        flowjax.build(family, n_features, batch_size)
+        build_in(flowjax, family, n_features, batch_size)
         contenders["flowjax"] = lambda n: flowjax.call("train", n=n)
     return contenders
 
@@ -547,7 +517,7 @@ def scoring_contenders(family, n_features, n_rows, flowjax):
     for name in TORCH_PEERS:
         contenders[name] = at_best_chunk(partial(score_in_chunks, trained_peer(name, family, n_features), x))
     if flowjax is not None:
-        flowjax.build(family, n_features, 256)
+        build_in(flowjax, family, n_features, 256)
         contenders["flowjax"] = at_best_chunk(
             lambda chunk, n: sum(flowjax.call("score", n_rows=n_rows, chunk=chunk) for _ in range(n))
         )
@@ -613,7 +583,7 @@ def sampling_contenders(family, n_features, flowjax):
         peer.sample = torch.no_grad()(peer.sample)
         contenders[name] = turns_of_calls(partial(peer.sample, ROWS_TO_SAMPLE[name]))
     if flowjax is not None:
-        flowjax.build(family, n_features, 256)
+        build_in(flowjax, family, n_features, 256)
         flowjax.call("sample", n_rows=ROWS_TO_SAMPLE["flowjax"])  # compiles
         contenders["flowjax"] = lambda n: sum(flowjax.call("sample", n_rows=ROWS_TO_SAMPLE["flowjax"]) for _ in range(n))
     return contenders, peers["zuko"]

@@ -1,8 +1,16 @@
 """Density estimation for tables with normalizing flows, as scikit-learn estimators."""
 
-from .density import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
-from .ensemble import BaggingDensity
+from .density import MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
+from .ensemble import BaggingDensity, StackingDensity
 
 __version__ = "0.1.0"
 
-__all__ = ["BaggingDensity", "MAFDensity", "NeuralSplineFlowDensity", "RealNVPDensity", "__version__"]
+__all__ = [
+    "BaggingDensity",
+    "MAFDensity",
+    "MixtureDensity",
+    "NeuralSplineFlowDensity",
+    "RealNVPDensity",
+    "StackingDensity",
+    "__version__",
+]

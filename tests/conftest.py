@@ -44,4 +44,5 @@ def randomise():
 )
 def make_density(request):
     """Each estimator's class in turn (``make_density.func``), called with small settings for what the caller leaves out."""
-    return partial(request.param, n_transforms=2, hidden_layer_sizes=(8,), max_iter=5, random_state=0)
+    plain = {"margins": "bent", "base": "normal", "n_teachers": 0}
+    return partial(request.param, n_transforms=2, hidden_layer_sizes=(8,), max_iter=5, random_state=0, **plain)

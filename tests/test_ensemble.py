@@ -120,8 +120,8 @@ def test_the_mean_beats_the_members_in_the_mean():
 def test_default_members_differ():
     X = make_moons(60, noise=0.1, random_state=0)[0]
     density = BaggingDensity(n_estimators=5, random_state=0).fit(X)
-    kinds = [(member.base, member.tails) for member in density.estimators_]
-    assert len(set(kinds)) == 4
-    assert kinds[4] == kinds[0]
-    named = BaggingDensity(NeuralSplineFlowDensity(tails="light"), n_estimators=2, random_state=0).fit(X)
-    assert {(member.base, member.tails) for member in named.estimators_} == {("normal", "light")}
+    kinds = [(member.base, member.margins) for member in density.estimators_]
+    assert len(set(kinds)) == 3
+    assert kinds[3:] == kinds[:2]
+    named = BaggingDensity(NeuralSplineFlowDensity(margins="linear"), n_estimators=2, random_state=0).fit(X)
+    assert {(member.base, member.margins) for member in named.estimators_} == {("auto", "linear")}

@@ -19,6 +19,7 @@ LAYERS = [
     {"utils"},
     {"encoding"},
     {"training"},
+    {"cross_fitting"},
     {"density"},
     {"ensemble"},
 ]
@@ -74,7 +75,9 @@ def test_imports_only_point_down(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] in TORCH_ONLY])
 def test_the_ground_floor_does_not_know_scikit_learn_or_tables(module):
     reached = {found.split(".")[0] for found, _ in imports_of(MODULES[module])}
-    assert reached & {"sklearn", "pandas", "joblib", "numpy", "scipy", "numba"} == set()
+    # torch has no quantiles of Student's t.
+    allowed = {"numpy", "scipy"} if module == "distributions" else set()
+    assert reached & {"sklearn", "pandas", "joblib", "numpy", "scipy", "numba"} <= allowed
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "compiled"])

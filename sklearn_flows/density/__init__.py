@@ -2,6 +2,7 @@
 
 from ._autoregressive import MAFDensity
 from ._coupling import RealNVPDensity
+from ._mixture import MixtureDensity
 from ._spline import NeuralSplineFlowDensity
 
-__all__ = ["MAFDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]
+__all__ = ["MAFDensity", "MixtureDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]

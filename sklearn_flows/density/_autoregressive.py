@@ -18,14 +18,23 @@ class MAFDensity(BaseFlowDensity):
         Width of each hidden layer of the conditioners.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
-    tails : {"auto", "light"}, default="auto"
-        "auto" bends columns whose tails are clearly heavier than a Gaussian's, by an inverse hyperbolic sine, before anything
-        else; "light" only standardises all columns.
-    base : {"normal", "mixture"}, default="normal"
-        What training starts from: a single Gaussian, or a Gaussian mixture that the held-out rows choose (where none are held
-        out, a single Gaussian too). A mixture is better for small tables whose rows come in groups.
+    margins : {"auto", "linear", "bent", "smooth"}, default="auto"
+        What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
+        heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. "auto" tries these.
+    base : {"auto", "normal", "student", "mixture"}, default="auto"
+        What training starts from: a single Gaussian; a multivariate Student t distribution, whose tails the held-out rows
+        choose; or a mixture of these, whose number of components they choose too. Where none are held out, a Gaussian. "auto"
+        tries these.
+    n_teachers : int or "auto", default="auto"
+        How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
+        rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
+        than by learning from them directly, which is what 0 does. "auto" is 2 from 40 to 1,000 distinct rows, otherwise 0.
+    max_time : float, default=None
+        Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
+        how fast the machine is. None sets no limit.
     max_iter : int or "auto", default="auto"
-        Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
+        Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows;
+        where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float, default=1e-3
@@ -38,7 +47,8 @@ class MAFDensity(BaseFlowDensity):
     validation_fraction : float, default=0.1
         Share of the distinct rows to hold out.
     n_iter_no_change : int or float, default=20
-        Patience: the number of epochs without a rise of the validation score after which to stop. Infinity never stops, but
+        Patience: the number of epochs without a rise of the validation score after which to go back to the best epoch and on
+        with a fifth of the learning rate; after half as many without a rise, once more; then to stop. Infinity never stops, but
         keeps the best epoch.
     tol : float, default=1e-4
         Smallest rise of the validation score that counts, in nats.
@@ -57,14 +67,20 @@ class MAFDensity(BaseFlowDensity):
     ----------
     flow_ : Flow
         The fitted flow over the encoded columns that vary, a ``torch.nn.Module`` in float64 on the CPU.
+    margins_ : str
+        What was done with the columns.
+    base_ : str
+        What training has started from.
+    n_teachers_ : int
+        How many times the mixture was fitted that the flow has learned from.
     encoding_ : TableEncoding
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
         Number of epochs, over all fits since the last cold start.
     batch_size_ : int
         Largest batch of the last fit.
-    max_iter_ : int
-        Number of epochs that the last fit had planned.
+    max_iter_ : int or None
+        Number of epochs that the last fit had planned; None if only its time was limited.
     loss_curve_ : list of float
         Mean negative log-likelihood of the training rows in each epoch, in nats in the units of ``X``.
     validation_scores_ : list of float or None
@@ -109,8 +125,10 @@ class MAFDensity(BaseFlowDensity):
         *,
         hidden_layer_sizes=(128, 128),
         activation="silu",
-        tails="auto",
-        base="normal",
+        margins="auto",
+        base="auto",
+        n_teachers="auto",
+        max_time=None,
         max_iter="auto",
         batch_size="auto",
         learning_rate=1e-3,
@@ -127,8 +145,10 @@ class MAFDensity(BaseFlowDensity):
         self.n_transforms = n_transforms
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
-        self.tails = tails
+        self.margins = margins
         self.base = base
+        self.n_teachers = n_teachers
+        self.max_time = max_time
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate

@@ -2,23 +2,21 @@
 
 import copy
 import math
+import time
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, gen_batches
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import validate_data
 
-from .._workspace import Workspace
-from ..compiled import compiled_flow
-from ..distributions import GaussianMixture
-from ..encoding import TableEncoding, warn_about_discrete_columns
+from ..distributions import StudentMixture
+from ..encoding import MARGINS, TableEncoding, warn_about_discrete_columns
+from ..flows import Flow
 from ..nets import ACTIVATIONS
 from ..training import DivergedError, Rows, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
 from ..utils._progress import FitProgress
@@ -34,36 +32,52 @@ from ..utils._sklearn import (
 )
 from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
-from ._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
-from ._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
+from ._defaults import (
+    DRAWS_PER_ROW,
+    EPOCHS_WITH_TEACHER,
+    MIN_DRAWS,
+    MIN_ROWS_FOR_EARLY_STOPPING,
+    VALIDATION_DRAWS,
+    default_batch_size,
+    default_max_iter,
+    default_n_teachers,
+)
+from ._queries import FLOAT_DTYPES, BaseLatentDensity, log_density_of_constants
+from ._scouting import scout
+from ._teacher import N_PARTS, Teacher
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
 MIN_STEPS_FOR_COMPILED_KERNELS = 100
-MIN_SCALARS_FOR_COMPILED_KERNELS = 2**18
-# Rows mapped at once: more would not be faster, and leave the cache.
-MAX_CHUNK = 1024
 # Rows encoded at once before training.
 ENCODING_CHUNK = 2**12
 
 
-class BaseFlowDensity(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    MeanScoreMixin,
-    DensityMixin,
-    CallbackSupportMixin,
-    BaseEstimator,
-    ABC,
-):
+class _Start(NamedTuple):
+    """Where training starts, and with what: encoded rows, with the mean log-density that they lack to be rows of the table."""
+
+    encoding: TableEncoding
+    flow: Flow
+    base: str
+    margins: str
+    train: Rows
+    validation: Rows | None
+    units: float
+    units_val: float
+    early_stopping: bool
+
+
+class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``."""
 
     _parameter_constraints = {
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "tails": [StrOptions({"auto", "light"})],
-        "base": [StrOptions({"normal", "mixture"})],
+        "margins": [StrOptions({"auto", *MARGINS})],
+        "base": [StrOptions({"auto", "normal", "student", "mixture"})],
+        "n_teachers": [Interval(Integral, 0, N_PARTS, closed="both"), StrOptions({"auto"})],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, 1e30, closed="right")],
@@ -86,7 +100,7 @@ class BaseFlowDensity(
         ----------
         whitening : Tensor of shape (n_features, n_features)
             Lower-triangular start of its first linear map.
-        base : GaussianMixture or None
+        base : StudentMixture or None
             Distribution of the whitened columns; None is the standard normal.
         generator : torch.Generator
             Source of initial weights.
@@ -96,15 +110,6 @@ class BaseFlowDensity(
         Flow
             The flow, in float32 on the CPU.
         """
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_in_
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
@@ -142,6 +147,7 @@ class BaseFlowDensity(
             return self._fit(X, y, sample_weight, X_val, sample_weight_val)
 
     def _fit(self, X_given, y, sample_weight, X_val, sample_weight_val):
+        begin = time.perf_counter()
         _check_layer_sizes(self.hidden_layer_sizes)
         continues = self.warm_start and hasattr(self, "flow_")
         X = validate_data(self, X_given, reset=not continues, dtype=FLOAT_DTYPES, order="C")
@@ -153,30 +159,42 @@ class BaseFlowDensity(
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
-        # From all rows: a column that varies may be constant among those that are not held out.
-        encoding = self.encoding_ if continues else TableEncoding.fit(rows, weight, self.tails)
-        part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
-        device = self._resolve_device()
-        train, units = _encode_rows(encoding, *part, device)
-        validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
+        n_teachers = 0
+        if continues:
+            start = self._go_on(rows, weight, validation_rows, rng)
+        else:
+            n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
+            if n_teachers:
+                start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
+            else:
+                start = self._learn_from_rows(rows, weight, validation_rows, rng, generator)
+        encoding, flow, train, validation = start.encoding, start.flow, start.train, start.validation
         # Training needs none of these, and most are as large as the table.
-        del X, X_val, validation_rows, rows, weight, part, part_val
+        del X, X_val, validation_rows, rows, weight
+        device = train.values.device
+        flow.to(device)
 
         n_rows = len(train.values)
         batch_size = default_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size
-        max_iter = default_max_iter(n_rows, batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
-        flow = self._build_flow(*self._choose_start(train, validation, continues, rng), generator)
-        if continues:
-            self._load_previous_weights(flow)
-        flow.to(device)
+        if self.max_iter != "auto":
+            max_iter = self.max_iter
+        elif self.max_time is not None:
+            max_iter = None
+        elif n_teachers:
+            max_iter = EPOCHS_WITH_TEACHER
+        else:
+            max_iter = default_max_iter(n_rows, batch_size, start.early_stopping)
 
         losses_before = self.loss_curve_ if continues else []
         scores_before = (self.validation_scores_ or []) if continues else []
 
         def fitted_attributes(result):
-            losses = losses_before + [loss - units for loss in result.loss_curve]
-            scores = scores_before + [score + units_val for score in result.validation_scores]
+            losses = losses_before + [loss - start.units for loss in result.loss_curve]
+            scores = scores_before + [score + start.units_val for score in result.validation_scores]
             return {
+                "base_": start.base,
+                "margins_": start.margins,
+                "n_teachers_": n_teachers,
                 "encoding_": encoding,
                 "flow_": copy.deepcopy(flow).to(device="cpu", dtype=torch.float64).requires_grad_(False).eval(),
                 "batch_size_": batch_size,
@@ -184,10 +202,10 @@ class BaseFlowDensity(
                 "n_iter_": len(losses),
                 "loss_curve_": losses,
                 "validation_scores_": scores or None,
-                "best_validation_score_": result.best_score + units_val if scores else None,
+                "best_validation_score_": result.best_score + start.units_val if scores else None,
             }
 
-        n_steps = max_iter * math.ceil(n_rows / batch_size)
+        n_steps = math.inf if max_iter is None else max_iter * math.ceil(n_rows / batch_size)
         n_threads = torch.get_num_threads()
         widest_layer = max([self.n_features_in_, *self.hidden_layer_sizes])
         with (
@@ -201,10 +219,11 @@ class BaseFlowDensity(
                     train,
                     validation,
                     max_iter=max_iter,
+                    max_time=None if self.max_time is None else max(0.0, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
                     learning_rate=self.learning_rate,
                     weight_decay=self.weight_decay,
-                    early_stopping=early_stopping,
+                    early_stopping=start.early_stopping,
                     n_iter_no_change=self.n_iter_no_change,
                     tol=self.tol,
                     generator=generator,
@@ -226,12 +245,51 @@ class BaseFlowDensity(
         self._warn_about_the_end(result)
         return self
 
-    def _check_X_val(self, X_val, sample_weight_val):
-        try:
-            X_val = validate_data(self, X_val, reset=False, dtype=FLOAT_DTYPES, order="C")
-            return X_val, check_sample_weight(sample_weight_val, X_val)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"X_val can't be used: {error}") from error
+    def _go_on(self, rows, weight, validation_rows, rng):
+        """Start where the last fit has ended."""
+        encoding = self.encoding_
+        train, units, validation, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
+        n_features = train.values.shape[1]
+        base = copy.deepcopy(self.flow_.base).float() if isinstance(self.flow_.base, StudentMixture) else None
+        flow = self._build_flow(torch.eye(n_features, dtype=torch.float64), base, torch_generator(0))
+        if repr(flow) != repr(self.flow_):
+            raise ValueError(
+                "warm_start=True continues the training of flow_, but parameters that shape it have changed since that fit."
+                " Set them back, or fit with warm_start=False."
+            )
+        flow.load_state_dict(self.flow_.state_dict())
+        return _Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
+
+    def _learn_from_rows(self, rows, weight, validation_rows, rng, generator):
+        """Start from a simple density of the rows."""
+        base, margins = scout(self, rows, weight, rng)
+        # From all rows: a column that varies may be constant among those that are not held out.
+        encoding = TableEncoding.fit(rows, weight, margins)
+        train, units, validation, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
+        flow = self._build_flow(*_fit_base(base, train, validation, rng), generator)
+        return _Start(encoding, flow, base, margins, train, validation, units, units_val, early_stopping)
+
+    def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
+        """Start from a flow of a teacher, and with rows that it draws."""
+        teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
+        n_draws = max(MIN_DRAWS, DRAWS_PER_ROW * len(rows))
+        if validation_rows is None:
+            validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
+        flow = copy.deepcopy(teacher.start_.flow_).float().requires_grad_(True).train()
+        encoding, device = teacher.start_.encoding_, self._resolve_device()
+        train, units = _encode_rows(encoding, *_evenly_weighted(teacher.draw(n_draws)), device)
+        validation, units_val = _encode_rows(encoding, *validation_rows, np.arange(len(validation_rows[0])), device)
+        early_stopping = self.early_stopping == "auto" or self.early_stopping
+        start = teacher.start_
+        return _Start(encoding, flow, start.base, start.margins, train, validation, units, units_val, early_stopping)
+
+    def _encode(self, encoding, rows, weight, validation_rows, rng):
+        """Split canonical rows and encode them; say, too, whether to stop early."""
+        device = self._resolve_device()
+        part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
+        train, units = _encode_rows(encoding, *part, device)
+        validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
+        return train, units, validation, units_val, early_stopping
 
     def _hold_out(self, rows, weight, validation_rows, rng):
         """Split canonical rows.
@@ -251,30 +309,6 @@ class BaseFlowDensity(
         else:
             kept, validation = np.arange(len(rows)), None
         return (rows, weight, kept), validation, early_stopping
-
-    def _choose_start(self, train, validation, continues, rng):
-        """The whitening map and the base that training starts from."""
-        whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
-        if continues:
-            base = self.flow_.base
-            return whitening, copy.deepcopy(base).float() if isinstance(base, GaussianMixture) else None
-        if self.base == "normal" or validation is None or not train.values.shape[1]:
-            return whitening, None
-        mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng)
-        shares, means, precisions_cholesky = (torch.as_tensor(array) for array in mixture)
-        if len(shares) == 1:
-            return precisions_cholesky[0], None
-        # As the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu).
-        precisions_cholesky = torch.linalg.solve_triangular(whitening, precisions_cholesky, upper=False, left=False)
-        return whitening, GaussianMixture(shares, means @ whitening.T, precisions_cholesky)
-
-    def _load_previous_weights(self, flow):
-        if repr(flow) != repr(self.flow_):
-            raise ValueError(
-                "warm_start=True continues the training of flow_, but parameters that shape it have changed since that fit."
-                " Set them back, or fit with warm_start=False."
-            )
-        flow.load_state_dict(self.flow_.state_dict())
 
     def _resolve_device(self):
         if self.device == "auto":
@@ -308,131 +342,6 @@ class BaseFlowDensity(
                     stacklevel=5,
                 )
 
-    def _map_rows(self, function, ask, X, out):
-        """Fill ``out``, which may be ``X``, with ``function(answer, rows)``, in chunks that fit scikit-learn's working memory.
-
-        ``answer`` is ``ask(flow)``, a method of the fitted flow or of its compiled twin, where that is worthwhile.
-        """
-        # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
-        n_outputs = [len(parameter) for parameter in self.flow_.parameters()]
-        # What all layers compute is kept until a chunk is done: their outputs, which the sum counts twice (weights and biases),
-        # and nearly as much again.
-        bytes_per_row = 8 * max(1, sum(n_outputs) + 4 * getattr(self.flow_.base, "n_components", 0) * self.n_features_in_)
-        chunk = min(max(1, int(get_config()["working_memory"] * 2**20 / bytes_per_row)), MAX_CHUNK)
-        n_scalars = len(X) * X.shape[1] * len(self.flow_.transform.transforms)
-        n_threads = torch.get_num_threads()
-        with torch.no_grad(), one_thread_if_small(min(len(X), chunk) * max(n_outputs)):
-            flow = self.flow_
-            if n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS:
-                row = torch.zeros(1, flow.base.n_features, dtype=torch.float64)
-                flow = compiled_flow(flow, lambda flow: ask(flow)(row), n_threads)
-            answer = ask(flow)
-            workspace = Workspace()
-            for batch in gen_batches(len(X), chunk):
-                with workspace.round():
-                    out[batch] = function(answer, X[batch])
-        return out
-
-    def score_samples(self, X):
-        """Compute the log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Log-density in nats, with respect to the units of ``X``. Minus infinity where it is too low to be represented.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
-        encoding = self.encoding_
-
-        def log_density(log_prob_of, X):
-            Z, log_det = encoding.encode(X)
-            log_prob = log_prob_of(_as_tensor(Z[:, encoding.varies])).numpy()
-            return log_prob + _log_density_of_constants(encoding, Z) + log_det
-
-        with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
-            return self._map_rows(log_density, attrgetter("log_prob"), X, np.empty(len(X), X.dtype))
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the density.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Source of the draws. Pass an int for reproducible ones.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The rows, float64, in the units of the table.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        generator = torch_generator(draw_seed(random_state))
-        varies = self.encoding_.varies
-        latents = np.empty((n_samples, self.n_features_in_))
-        latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
-        latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
-        return self._map_rows(self._decode_latents, attrgetter("from_base"), latents, latents)
-
-    def transform(self, X):
-        """Map rows to the latent space, where the fitted density is a standard normal.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            Their latents.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
-        varies = self.encoding_.varies
-
-        def latents(to_latent, X):
-            Z, _ = self.encoding_.encode(X)
-            Z[:, varies] = to_latent(_as_tensor(Z[:, varies])).numpy()
-            return Z
-
-        return self._map_rows(latents, attrgetter("to_latent"), X, np.empty(X.shape, X.dtype))
-
-    def inverse_transform(self, X):
-        """Map latents back to rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Latents, as ``transform`` returns them.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            Rows in the units of the table.
-        """
-        check_is_fitted(self)
-        X = check_array(X, dtype=FLOAT_DTYPES)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
-            )
-        return self._map_rows(self._decode_latents, attrgetter("from_latent"), X, np.empty(X.shape, X.dtype))
-
-    def _decode_latents(self, from_latent, latents):
-        varies = self.encoding_.varies
-        Z = latents.astype(np.float64)
-        Z[:, varies] = from_latent(_as_tensor(Z[:, varies])).numpy()
-        return self.encoding_.decode(Z)
-
 
 def _check_layer_sizes(hidden_layer_sizes):
     if not all(isinstance(width, Integral) and width >= 1 for width in hidden_layer_sizes):
@@ -454,20 +363,30 @@ def _encode_rows(encoding, rows, weight, indices, device):
     for chunk in gen_batches(len(indices), ENCODING_CHUNK):
         Z, log_det = encoding.encode(rows[indices[chunk]])
         values[chunk] = Z[:, encoding.varies]
-        lacking += weight[chunk] @ (log_det + _log_density_of_constants(encoding, Z))
+        lacking += weight[chunk] @ (log_det + log_density_of_constants(encoding, Z))
     on_device = Rows(torch.as_tensor(values, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device))
     return on_device, float(lacking / weight.sum())
 
 
+def _evenly_weighted(rows):
+    return rows, np.ones(len(rows)), np.arange(len(rows))
+
+
+def _fit_base(base, train, validation, rng):
+    """The whitening map of encoded rows, and the distribution of what it gives that training starts from."""
+    whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
+    if base == "normal" or validation is None or not train.values.shape[1]:
+        return whitening, None
+    n_components = 1 if base == "student" else None
+    with one_thread_if_small(0):
+        mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
+    shares, means, precisions_cholesky = (torch.as_tensor(array) for array in mixture[:3])
+    if len(shares) == 1 and mixture.df == np.inf:
+        return precisions_cholesky[0], None
+    # As the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu).
+    precisions_cholesky = torch.linalg.solve_triangular(whitening, precisions_cholesky, upper=False, left=False)
+    return whitening, StudentMixture(shares, means @ whitening.T, precisions_cholesky, mixture.df)
+
+
 def _on_the_host(rows):
     return rows.values.numpy(force=True), rows.weight.numpy(force=True)
-
-
-def _as_tensor(Z):
-    # In memory that torch has aligned: on numpy's, which lies as it happens to, matrix products may round differently.
-    return torch.from_numpy(Z).clone(memory_format=torch.contiguous_format)
-
-
-def _log_density_of_constants(encoding, Z):
-    constants = Z[:, ~encoding.varies]
-    return -0.5 * (np.square(constants).sum(axis=1) + constants.shape[1] * np.log(2 * np.pi))

@@ -6,8 +6,18 @@ import math
 MIN_ROWS_FOR_EARLY_STOPPING = 100
 # Optimiser steps of a fit: few where nothing tells when to stop, then in proportion to the square root of the number of rows.
 STEPS_WITHOUT_STOPPING = 30
-STEPS_PER_ROOT_ROW = 40
+STEPS_PER_ROOT_ROW = 100
 MAX_STEPS = 10_000
+# With fewer rows a tenth of them can't judge. With more the mean of several flows is hardly better than one, and so sharp that
+# another one takes long to learn it.
+MIN_ROWS_FOR_TEACHERS = 40
+MAX_ROWS_FOR_TEACHERS = 1_000
+TEACHERS = 2
+# Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
+MIN_DRAWS = 20_000
+DRAWS_PER_ROW = 10
+VALIDATION_DRAWS = 2_000
+EPOCHS_WITH_TEACHER = 20
 
 
 def default_batch_size(n_rows):
@@ -48,3 +58,19 @@ def default_max_iter(n_rows, batch_size, early_stopping):
     else:
         n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows))
     return max(2, round(n_steps / math.ceil(n_rows / batch_size)))
+
+
+def default_n_teachers(n_rows):
+    """How many times the teacher's densities are fitted: not at all where the rows are too few or enough.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of distinct rows.
+
+    Returns
+    -------
+    int
+        Number of fits of each density.
+    """
+    return TEACHERS if MIN_ROWS_FOR_TEACHERS <= n_rows <= MAX_ROWS_FOR_TEACHERS else 0

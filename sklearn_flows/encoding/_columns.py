@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import special
 
 # Encoded values are kept within this bound so that nothing after them overflows; the density beyond it is zero.
 MAX_ENCODED = 1e30
@@ -173,6 +174,144 @@ def fit_column(x, weight):
             best_likelihood = likelihood
             best = HeavyTailedColumn(standardised, float(centre), float(width), float(loc), float(np.sqrt(variance)))
     return best
+
+
+# Bandwidths that are tried for a smooth column, in units of the (bent, standardised) column.
+BANDWIDTHS = np.geomspace(0.02, 0.8, 16)
+# Points of the grid that its values are counted on. No bandwidth is narrower than two of its steps.
+N_GRID = 2048
+# Rows that it is fitted to, at most.
+MAX_ROWS_FOR_SMOOTHING = 50_000
+# Knots of its spline, equally far from each other in normal quantiles.
+N_KNOTS = 48
+# One row more than there are follows a wide normal distribution, so that the tails reach beyond the values seen: at least of
+# this width, and of such a width that the outermost value is so many of it away.
+WIDE = 2.5
+FARTHEST = 6.0
+GRID_MARGIN = 3.0
+
+
+@dataclass(frozen=True)
+class SmoothColumn:
+    """A column turned into a normal one: ``z`` is the normal quantile of a smoothed distribution function.
+
+    The distribution is a kernel density estimate whose bandwidth the values choose that are left out, one after the other. The
+    map is the monotone rational-quadratic spline [1]_ through knots of that quantile, with its slopes there; outside it goes on
+    as a line.
+
+    Parameters
+    ----------
+    inner : ContinuousColumn or HeavyTailedColumn
+        The map to the column that is smoothed.
+    knots, values, slopes : ndarray of shape (n_knots,)
+        Where the spline has its knots, its values and its derivatives there.
+
+    References
+    ----------
+    .. [1] Gregory and Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Data", IMA Journal of Numerical
+       Analysis 2, 1982.
+    """
+
+    inner: ContinuousColumn | HeavyTailedColumn
+    knots: np.ndarray = field(repr=False)
+    values: np.ndarray = field(repr=False)
+    slopes: np.ndarray = field(repr=False)
+
+    def encode(self, x):
+        """Map values to the real line; as ``ContinuousColumn.encode``."""
+        u, log_derivative = self.inner.encode(x)
+        k = np.clip(np.searchsorted(self.knots, u, side="right") - 1, 0, len(self.knots) - 2)
+        low, step, slope, left, right = self._piece(k)
+        inside = np.clip(u, self.knots[0], self.knots[-1])
+        t = (inside - low) / step
+        curvature = left + right - 2 * slope
+        denominator = slope + curvature * t * (1 - t)
+        z = self.values[k] + step * slope * (slope * t**2 + left * t * (1 - t)) / denominator
+        derivative = slope**2 * (right * t**2 + 2 * slope * t * (1 - t) + left * (1 - t) ** 2) / denominator**2
+        # At the outermost knots the derivative is the slope with which the line goes on.
+        z += derivative * (u - inside)
+        return z, log_derivative + np.log(derivative)
+
+    def decode(self, z):
+        """Undo ``encode``; as ``ContinuousColumn.decode``."""
+        k = np.clip(np.searchsorted(self.values, z, side="right") - 1, 0, len(self.values) - 2)
+        low, step, slope, left, right = self._piece(k)
+        inside = np.clip(z, self.values[0], self.values[-1])
+        y = inside - self.values[k]
+        curvature = left + right - 2 * slope
+        a = step * slope * (slope - left) + y * curvature
+        b = step * slope * left - y * curvature
+        c = -slope * y
+        # The root that stays accurate where a vanishes.
+        t = 2 * c / (-b - np.sqrt(np.maximum(b**2 - 4 * a * c, 0)))
+        u = low + step * t
+        outside = z - inside
+        u += np.where(outside < 0, outside / self.slopes[0], outside / self.slopes[-1])
+        return self.inner.decode(u)
+
+    def _piece(self, k):
+        """Left knot, width, mean slope and the slopes at both ends of pieces of the spline."""
+        step = self.knots[k + 1] - self.knots[k]
+        return self.knots[k], step, (self.values[k + 1] - self.values[k]) / step, self.slopes[k], self.slopes[k + 1]
+
+
+def fit_smooth_column(x, weight):
+    """Turn a column that varies into a normal one, where that makes the values likelier that are left out.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples,)
+        Finite values.
+    weight : ndarray of shape (n_samples,)
+        Non-negative weights with a positive sum.
+
+    Returns
+    -------
+    SmoothColumn, or what ``fit_column`` gives
+        The latter if smoothing brings less than it would for a normal column.
+    """
+    inner = fit_column(x, weight)
+    step = -(-len(x) // MAX_ROWS_FOR_SMOOTHING)
+    share = weight[::step] / weight[::step].sum()
+    n_effective = 1 / (share @ share)
+    if n_effective < MIN_ROWS_FOR_TAILS:
+        return inner
+    u, _ = inner.encode(x[::step])
+    grid = np.linspace(u.min() - GRID_MARGIN, u.max() + GRID_MARGIN, N_GRID)
+    step = grid[1] - grid[0]
+    place = (u - grid[0]) / step
+    left = np.minimum(place.astype(np.intp), N_GRID - 2)
+    counts = np.bincount(left, share * (left + 1 - place), N_GRID) + np.bincount(left + 1, share * (place - left), N_GRID)
+    wide_share = 1 / (n_effective + 1)
+    width = max(WIDE, np.abs(u).max() / FARTHEST)
+    wide = np.exp(-0.5 * np.square(grid / width)) / (width * np.sqrt(2 * np.pi))
+    # Up to half the grid's length: kernels are narrower.
+    distance = step * np.minimum(np.arange(2 * N_GRID), np.arange(2 * N_GRID)[::-1] + 1)
+    spectrum = np.fft.rfft(counts, 2 * N_GRID)
+    best, best_likelihood = None, -0.5 * (np.log(2 * np.pi) + share @ np.square(u)) + np.log(n_effective) / n_effective
+    for bandwidth in np.maximum(BANDWIDTHS, 2 * step):
+        peak = 1 / (bandwidth * np.sqrt(2 * np.pi))
+        kernel = peak * np.exp(-0.5 * np.square(distance / bandwidth))
+        density = np.maximum(np.fft.irfft(spectrum * np.fft.rfft(kernel))[:N_GRID], 0)
+        at_rows = np.interp(u, grid, density)
+        without_it = np.maximum(at_rows - share * peak, 0) / np.maximum(1 - share, 1e-12)
+        at_rows = (1 - wide_share) * without_it + wide_share * np.interp(u, grid, wide)
+        likelihood = share @ np.log(at_rows)
+        if likelihood > best_likelihood:
+            best, best_likelihood = (1 - wide_share) * density + wide_share * wide, likelihood
+    if best is None:
+        return inner
+    between = step * (best[1:] + best[:-1]) / 2
+    low_tail, high_tail = (wide_share * special.ndtr(-abs(end) / width) for end in (grid[0], grid[-1]))
+    below = low_tail + np.append(0.0, np.cumsum(between))
+    above = high_tail + np.append(0.0, np.cumsum(between[::-1]))[::-1]
+    total = below[-1] + high_tail
+    quantiles = np.where(below < above, special.ndtri(below / total), -special.ndtri(above / total))
+    wanted = np.linspace(quantiles[0], quantiles[-1], N_KNOTS)
+    at = np.unique(np.minimum(np.searchsorted(quantiles, wanted), N_GRID - 1))
+    z = quantiles[at]
+    slopes = best[at] / total * np.sqrt(2 * np.pi) * np.exp(0.5 * np.square(z))
+    return SmoothColumn(inner, grid[at], z, slopes)
 
 
 def _moments(y, share):

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ._columns import ContinuousColumn, constant_column, fit_column, is_constant, is_discrete
+from ._columns import ContinuousColumn, constant_column, fit_column, fit_smooth_column, is_constant, is_discrete
+
+# How columns that vary are mapped to the real line.
+MARGINS = {"linear": ContinuousColumn.fit, "bent": fit_column, "smooth": fit_smooth_column}
 
 
 class TableEncoding:
@@ -18,7 +21,7 @@ class TableEncoding:
 
     Parameters
     ----------
-    columns : list of ContinuousColumn or HeavyTailedColumn
+    columns : list of ContinuousColumn, HeavyTailedColumn or SmoothColumn
         One for each column of the table.
     varies : ndarray of shape (n_features,), dtype bool
         Which columns the flow models.
@@ -29,7 +32,7 @@ class TableEncoding:
         self.varies = varies
 
     @classmethod
-    def fit(cls, X, weight, tails="auto"):
+    def fit(cls, X, weight, margins="bent"):
         """Look at a table and choose a map for each column.
 
         Parameters
@@ -38,8 +41,8 @@ class TableEncoding:
             Finite rows.
         weight : ndarray of shape (n_samples,)
             Non-negative weights with a positive sum.
-        tails : {"auto", "light"}, default="auto"
-            Whether columns with heavy tails may be bent.
+        margins : {"linear", "bent", "smooth"}, default="bent"
+            What may be done with a column: standardise it; bend it, too, if its tails are heavy; turn it into a normal one.
 
         Returns
         -------
@@ -47,8 +50,7 @@ class TableEncoding:
             The fitted encoding.
         """
         varies = np.array([not is_constant(x) for x in X.T])
-        fit_varying = fit_column if tails == "auto" else ContinuousColumn.fit
-        columns = [fit_varying(x, weight) if v else constant_column(x[0]) for x, v in zip(X.T, varies, strict=True)]
+        columns = [MARGINS[margins](x, weight) if v else constant_column(x[0]) for x, v in zip(X.T, varies, strict=True)]
         return cls(columns, varies)
 
     def encode(self, X):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..distributions import GaussianMixture, StandardNormal
+from ..distributions import StandardNormal, StudentMixture
 from ..nets import MADE, MLP
 from ..transforms import (
     Affine,
@@ -26,7 +26,7 @@ from ..transforms import (
 )
 from ._flow import Flow
 
-Base = StandardNormal | GaussianMixture
+Base = StandardNormal | StudentMixture
 
 
 def _stacked(
@@ -115,7 +115,7 @@ def spline_flow(
         Half the side of the splines' box.
     generator : torch.Generator
         Source of initial weights and permutations.
-    base : GaussianMixture, default=None
+    base : StudentMixture, default=None
         Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns
@@ -163,7 +163,7 @@ def maf(
         Activation of the conditioners.
     generator : torch.Generator
         Source of initial weights.
-    base : GaussianMixture, default=None
+    base : StudentMixture, default=None
         Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns
@@ -203,7 +203,7 @@ def realnvp(
         Activation of the conditioners.
     generator : torch.Generator
         Source of initial weights.
-    base : GaussianMixture, default=None
+    base : StudentMixture, default=None
         Distribution of the whitened features that training starts from. None is the standard normal.
 
     Returns

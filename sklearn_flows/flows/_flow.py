@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..distributions import GaussianMixture, StandardNormal
+from ..distributions import StandardNormal, StudentMixture
 from ..transforms import Transform
 
 
@@ -15,7 +15,7 @@ class Flow(nn.Module):
     ----------
     transform : Transform
         The invertible map :math:`f` from data to latents.
-    base : StandardNormal or GaussianMixture
+    base : StandardNormal or StudentMixture
         The distribution :math:`p_Z` of the latents.
 
     References
@@ -24,7 +24,7 @@ class Flow(nn.Module):
        Modeling and Inference", JMLR 22(57), 2021.
     """
 
-    def __init__(self, transform: Transform, base: StandardNormal | GaussianMixture) -> None:
+    def __init__(self, transform: Transform, base: StandardNormal | StudentMixture) -> None:
         super().__init__()
         self.transform = transform
         self.base = base

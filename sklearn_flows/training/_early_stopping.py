@@ -44,6 +44,12 @@ class EarlyStopping:
             return True
         return False
 
+    def start_again(self, patience: float) -> None:
+        """Wait again from now on, for a rise above the highest score."""
+        self.patience = patience
+        self._reference = self.best_score
+        self._epochs_without_rise = 0
+
     @property
     def should_stop(self) -> bool:
         """Whether the patience is used up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,10 +19,15 @@ from ._optim import AdamW, FlatParameters, warmup_cosine
 
 # How often a diverged epoch is undone and tried again at half the step before training gives up.
 MAX_ROLLBACKS = 8
+# Steps over which weights are averaged: what is scored and kept is the average, which a high learning rate doesn't shake.
+AVERAGED_STEPS = 50
+# How often the learning rate falls, and by what factor, before a score that no longer rises ends training.
+MAX_DECAYS = 2
+DECAY = 5.0
 # Rows that go through the flow at once, in a batch and in validation: bounds the memory, whatever the number of rows.
 ROWS_AT_ONCE = 2**13
 
-StopReason = Literal["max_iter", "early_stopping", "callback", "interrupted"]
+StopReason = Literal["max_iter", "max_time", "early_stopping", "callback", "interrupted"]
 
 
 class DivergedError(RuntimeError):
@@ -71,7 +77,8 @@ def fit_flow(
     train: Rows,
     validation: Rows | None,
     *,
-    max_iter: int,
+    max_iter: int | None,
+    max_time: float | None = None,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
@@ -84,9 +91,11 @@ def fit_flow(
 ) -> TrainingResult:
     """Train a flow by maximum likelihood.
 
-    AdamW with warm-up and a cosine schedule over ``max_iter`` epochs. Rows stay on the device, each epoch visits them in
-    a new random order, and nothing is read back before its end. An epoch whose loss isn't finite is undone and the step
-    halved. ``KeyboardInterrupt`` ends training as early stopping does.
+    AdamW with warm-up and a cosine schedule over ``max_iter`` epochs or ``max_time``, whichever ends first; scored and kept is
+    the moving average of the weights [1]_. Where the validation score no longer rises, training goes back to the best weights
+    and on at a lower rate, and at last stops. Rows stay on the device, each epoch visits them in a new random order, and
+    nothing is read back before its end. An epoch whose loss isn't finite is undone and the step halved.
+    ``KeyboardInterrupt`` ends training as early stopping does.
 
     Parameters
     ----------
@@ -96,8 +105,10 @@ def fit_flow(
         Rows to fit.
     validation : Rows or None
         Rows to score after each epoch.
-    max_iter : int
-        Number of epochs.
+    max_iter : int or None
+        Number of epochs; None where only the time is limited.
+    max_time : float or None
+        Seconds.
     batch_size : int
         Largest batch; an epoch's batches are equally large, but for one row.
     learning_rate : float
@@ -108,7 +119,7 @@ def fit_flow(
         Whether to stop when the validation score no longer rises, and to keep the weights of the best epoch
         (the initial ones included).
     n_iter_no_change : float
-        Patience, in epochs.
+        Patience, in epochs; half of it after the learning rate has fallen.
     tol : float
         Smallest rise of the validation score that counts, in nats.
     generator : torch.Generator
@@ -127,6 +138,11 @@ def fit_flow(
     ------
     DivergedError
         If no step size tried gives a finite loss.
+
+    References
+    ----------
+    .. [1] Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM Journal on Control and
+       Optimization 30(4), 1992.
     """
     parameters = FlatParameters(flow)
     if n_compiled_threads:
@@ -136,39 +152,48 @@ def fit_flow(
     workspace = Workspace()
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
-    kept = parameters.values.clone()
+    kept, averaged, n_averaged = parameters.values.clone(), parameters.values.clone(), 0
     if early_stopping and validation is not None:
         result.best_score = _mean_log_likelihood(flow, validation)
         stopping.update(0, result.best_score)
 
     n_batches = math.ceil(len(train.values) / batch_size)
-    n_steps = max_iter * n_batches
-    step_scale, n_rollbacks = 1.0, 0
+    n_epochs = math.inf if max_iter is None else max_iter
+    clock = _Clock(n_epochs * n_batches, max_time)
+    step_scale, n_rollbacks, n_decays = 1.0, 0, 0
     try:
-        while result.n_iter < max_iter and result.stop_reason == "max_iter":
-            epoch_start = parameters.values.clone()
+        while result.n_iter < n_epochs and result.stop_reason == "max_iter":
+            epoch_start = parameters.values.clone(), averaged.clone()
             order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
-            total = train.values.new_zeros(())
+            total, n_seen = train.values.new_zeros(()), 0
             for i, batch in enumerate(order.tensor_split(n_batches)):
                 for part in batch.split(ROWS_AT_ONCE):
                     with workspace.round():
                         loss = -(train.weight[part] * flow.log_prob(train.values[part])).sum() / len(batch)
                         torch.autograd.backward(loss)
                     total += loss.detach() * len(batch)
+                n_steps = clock.total_steps(result.n_iter * n_batches + i + 1)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)
-            epoch_loss = total.item() / len(train.values)
-            score = _mean_log_likelihood(flow, validation) if validation is not None else None
-
+                n_averaged = min(n_averaged + 1, AVERAGED_STEPS)
+                averaged.lerp_(parameters.values, 1 / n_averaged)
+                n_seen += len(batch)
+                if clock.is_over:
+                    break
+            epoch_loss = total.item() / n_seen
             if not (math.isfinite(epoch_loss) and bool(parameters.values.isfinite().all())):
                 n_rollbacks += 1
                 if n_rollbacks > MAX_ROLLBACKS:
                     raise DivergedError(f"the loss was {epoch_loss} at every step size down to {step_scale * learning_rate:g}")
                 step_scale /= 2
-                parameters.values.copy_(epoch_start)
+                parameters.values.copy_(epoch_start[0])
+                averaged.copy_(epoch_start[1])
                 optimiser.reset()
                 continue
 
+            current = parameters.values.clone()
+            parameters.values.copy_(averaged)
+            score = _mean_log_likelihood(flow, validation) if validation is not None else None
             result.loss_curve.append(epoch_loss)
             if score is not None:
                 result.validation_scores.append(score)
@@ -177,14 +202,44 @@ def fit_flow(
                 kept.copy_(parameters.values)
                 result.best_epoch = result.n_iter
                 result.best_score = math.nan if score is None else score
-            if early_stopping and score is not None and stopping.should_stop:
-                result.stop_reason = "early_stopping"
+            if clock.is_over:
+                result.stop_reason = "max_time"
+            elif early_stopping and score is not None and stopping.should_stop:
+                n_decays += 1
+                if n_decays > MAX_DECAYS:
+                    result.stop_reason = "early_stopping"
+                step_scale /= DECAY
+                stopping.start_again(n_iter_no_change / 2)
+                current.copy_(kept)
+                averaged.copy_(kept)
+                optimiser.reset()
+                n_averaged = 0
             if on_epoch_end is not None and on_epoch_end(result):
                 result.stop_reason = "callback"
+            parameters.values.copy_(current)
     except KeyboardInterrupt:
         result.stop_reason = "interrupted"
     parameters.values.copy_(kept)
     return result
+
+
+class _Clock:
+    """How many steps there are, in a number of steps and a number of seconds from now on."""
+
+    def __init__(self, max_steps: float, max_time: float | None) -> None:
+        self.max_steps = max_steps
+        self.max_time = math.inf if max_time is None else max_time
+        self.start = time.perf_counter()
+
+    def total_steps(self, n_done: int) -> float:
+        """Steps in all, as far as can be told after ``n_done``, the current one included."""
+        share = (time.perf_counter() - self.start) / self.max_time
+        return min(self.max_steps, max(n_done, n_done / share)) if share > 0 else self.max_steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is used up."""
+        return self.max_time < math.inf and time.perf_counter() - self.start >= self.max_time
 
 
 def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
-"""Where training starts, where rows come in groups: a regularised Gaussian mixture."""
+"""A regularised mixture of normal or Student t distributions: a density in itself, and a start of training."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from ..distributions import spherical_log_density
 
 Floats = npt.NDArray[np.float64]
 
@@ -16,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 MAX_COMPONENTS = 64
 PRIOR_ROWS = (1.0, 5.0, math.inf)
 DIAGONAL_SHARES = (0.003, 0.03, 0.2)
+# Degrees of freedom that are tried once the best normal mixture is known: with its number of components, and with one.
+DEGREES_OF_FREEDOM = (20.0, 8.0, 4.0, 2.0, 1.0)
 # A component needs this many rows, or the number isn't tried.
 ROWS_PER_COMPONENT = 5
 # Added to all variances, in units of those of the columns.
@@ -27,38 +33,59 @@ KMEANS_STEPS = 10
 # Rows that a mixture is fitted to, at most, and the number from which on strong priors aren't tried: they would lose.
 MAX_ROWS = 5_000
 FEW_ROWS = 600
+SCALARS_AT_ONCE = 2**17
 
 
 class Mixture(NamedTuple):
-    """A Gaussian mixture.
+    """A mixture of multivariate Student t distributions.
 
     Attributes
     ----------
     shares : ndarray of shape (n_components,)
         Weights, which sum to one.
     means : ndarray of shape (n_components, n_features)
-        Means.
+        Centres.
     precisions_cholesky : ndarray of shape (n_components, n_features, n_features)
-        Lower-triangular matrices that whiten the components.
+        Lower-triangular matrices that make the components spherical.
+    df : float
+        Degrees of freedom; infinity for normal components.
     """
 
     shares: Floats
     means: Floats
     precisions_cholesky: Floats
+    df: float
 
-    def log_joint(self, Z: Floats) -> Floats:
-        """Log-density of each row under each component, its share included, shape (n_components, n_samples)."""
-        n_features = Z.shape[1]
-        whitened = self.precisions_cholesky @ Z.T - (self.precisions_cholesky @ self.means[:, :, None])
+    def squared_distance(self, Z: Floats) -> Floats:
+        """Squared Mahalanobis distance of each row from each component, shape (n_components, n_samples)."""
+        n_components, n_features = self.means.shape
+        rotation, shift = self.precisions_cholesky.reshape(-1, n_features), self.precisions_cholesky @ self.means[:, :, None]
+        result = np.empty((n_components, len(Z)))
+        # One product for all components, several times faster than one for each, and for as many rows as stay in the cache.
+        chunk = max(1, SCALARS_AT_ONCE // (n_components * n_features))
+        for start in range(0, len(Z), chunk):
+            whitened = (rotation @ Z[start : start + chunk].T).reshape(n_components, n_features, -1) - shift
+            result[:, start : start + chunk] = np.einsum("kdn,kdn->kn", whitened, whitened)
+        return result
+
+    def log_joint(self, squared_distance: Floats) -> Floats:
+        """Log-density of each row under each component, its share included, from their distances."""
+        n_features = self.means.shape[1]
         log_det = np.log(np.diagonal(self.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
-        constant = np.log(self.shares) + log_det - 0.5 * n_features * math.log(2 * math.pi)
-        result: Floats = constant[:, None] - 0.5 * np.square(whitened).sum(axis=1)
+        spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, self.df).numpy()
+        result: Floats = (np.log(self.shares) + log_det)[:, None] + spherical
         return result
 
     def log_density(self, Z: Floats) -> Floats:
         """Log-density of each row."""
-        result: Floats = np.logaddexp.reduce(self.log_joint(Z), axis=0)
-        return result
+        return _log_sum_exp(self.log_joint(self.squared_distance(Z)))
+
+
+def _log_sum_exp(log_joint: Floats) -> Floats:
+    # Several times faster than numpy's logaddexp.reduce; the largest term is finite.
+    highest = log_joint.max(axis=0)
+    result: Floats = highest + np.log(np.exp(log_joint - highest).sum(axis=0))
+    return result
 
 
 def _kmeans(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> npt.NDArray[np.intp]:
@@ -92,12 +119,13 @@ def fit_mixture(
     n_components: int,
     prior_rows: float,
     diagonal_share: float,
+    df: float,
     rng: np.random.RandomState,
 ) -> tuple[Mixture, float]:
     """Fit a mixture by expectation-maximisation, as long as the likelihood of other rows rises.
 
     The covariance of a component is drawn to the mean covariance within components, as an inverse-Wishart prior does [1]_, and
-    that mean covariance to its diagonal.
+    that mean covariance to its diagonal. With finite degrees of freedom rows far from a component count less for it [2]_.
 
     Parameters
     ----------
@@ -110,7 +138,9 @@ def fit_mixture(
     prior_rows : float
         How many rows the prior of a covariance counts for.
     diagonal_share : float
-        How far the mean covariance is drawn to its diagonal.
+        How far the mean covariance is drawn to its diagonal. With 1 the covariances are diagonal.
+    df : float
+        Degrees of freedom of the components; infinity for normal ones.
     rng : numpy.random.RandomState
         Source of the first groups.
 
@@ -125,35 +155,49 @@ def fit_mixture(
     ----------
     .. [1] Fraley and Raftery, "Bayesian Regularization for Normal Mixture Estimation and Model-Based Clustering", Journal of
        Classification 24, 2007.
+    .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
     n_rows, n_features = Z.shape
     total = weight.sum()
     centre = weight @ Z / total
     identity = np.eye(n_features)
+    outer = (Z[:, :, None] * Z[:, None, :]).reshape(n_rows, -1)
     group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
     responsibility = (group == np.arange(n_components)[:, None]).astype(np.float64)
+    # How much a row counts for the centre and the scale of a component.
+    influence = np.ones_like(responsibility)
     best, best_score, n_worse, last = None, -math.inf, 0, -math.inf
     for _ in range(MAX_EM_STEPS):
         weighted = responsibility * weight
         n = weighted.sum(axis=1)
         shares = (n + 1) / (total + n_components)
+        weighted = weighted * influence
         # A hundredth of a row at the centre, so that an empty component has a mean.
-        means = (weighted @ Z + 0.01 * centre) / (n + 0.01)[:, None]
-        scatter = np.stack([(w[:, None] * (Z - mean)).T @ (Z - mean) for w, mean in zip(weighted, means, strict=True)])
+        means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
+        # About the means: sums of squares less squares of sums, which standardised rows can bear.
+        sums, products = weighted @ Z, (weighted @ outer).reshape(n_components, n_features, n_features)
+        crossed = sums[:, :, None] * means[:, None, :]
+        scatter = products - crossed - crossed.transpose(0, 2, 1)
+        scatter += weighted.sum(axis=1)[:, None, None] * means[:, :, None] * means[:, None, :]
+        if diagonal_share == 1:
+            scatter *= identity
         within = scatter.sum(axis=0) / total
         prior = (1 - diagonal_share) * within + diagonal_share * np.diag(np.diag(within)) + MIN_VARIANCE * identity
         if math.isinf(prior_rows):
             covariances = np.repeat(prior[None], n_components, axis=0)
         else:
             covariances = (scatter + prior_rows * prior) / (n + prior_rows)[:, None, None]
-        mixture = Mixture(shares, means, np.linalg.inv(np.linalg.cholesky(covariances)))
+        mixture = Mixture(shares, means, np.linalg.inv(np.linalg.cholesky(covariances)), df)
         score = float(weight_val @ mixture.log_density(Z_val) / weight_val.sum())
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
             best, best_score = mixture, score
-        log_joint = mixture.log_joint(Z)
-        log_density = np.logaddexp.reduce(log_joint, axis=0)
+        squared_distance = mixture.squared_distance(Z)
+        log_joint = mixture.log_joint(squared_distance)
+        log_density = _log_sum_exp(log_joint)
         responsibility = np.exp(log_joint - log_density)
+        if df < math.inf:
+            influence = (df + n_features) / (df + squared_distance)
         current = float(weight @ log_density / total)
         if n_worse >= PATIENCE or current < last + TOLERANCE:
             break
@@ -175,6 +219,8 @@ def choose_mixture(
     Z_val: npt.NDArray[np.floating],
     weight_val: npt.NDArray[np.floating],
     rng: np.random.RandomState,
+    n_components: int | None = None,
+    diagonal: bool = False,
 ) -> tuple[Mixture, float]:
     """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best.
 
@@ -186,6 +232,10 @@ def choose_mixture(
         Their weights.
     rng : numpy.random.RandomState
         Source of the first groups.
+    n_components : int, default=None
+        Number of components; None tries several.
+    diagonal : bool, default=False
+        Whether covariances are diagonal.
 
     Returns
     -------
@@ -196,20 +246,46 @@ def choose_mixture(
     """
     rows, w = _at_most(Z, weight, rng)
     rows_val, w_val = _at_most(Z_val, weight_val, rng)
-    most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     few = len(rows) <= FEW_ROWS
-    best, best_score = None, -math.inf
-    for diagonal_share in DIAGONAL_SHARES if few else DIAGONAL_SHARES[:2]:
-        for prior in PRIOR_ROWS if few else PRIOR_ROWS[:1]:
-            n_components, best_of_ladder, n_worse = 1, -math.inf, 0
-            while n_components <= most and n_worse < 2:
-                seed = np.random.RandomState(rng.randint(np.iinfo(np.int32).max))
-                prior_rows = prior * (rows.shape[1] + 2)
-                mixture, score = fit_mixture(rows, w, rows_val, w_val, n_components, prior_rows, diagonal_share, seed)
-                n_worse = 0 if score > best_of_ladder else n_worse + 1
-                best_of_ladder = max(score, best_of_ladder)
-                if score > best_score:
-                    best, best_score = mixture, score
-                n_components *= 2
-    assert best is not None
-    return best, best_score
+    most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
+    numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
+    diagonal_shares = (1.0,) if diagonal else DIAGONAL_SHARES if few else DIAGONAL_SHARES[:2]
+    # Of a single component the prior says nothing new.
+    priors = PRIOR_ROWS if few and numbers != [1] else PRIOR_ROWS[:1]
+    tried: list[tuple[float, Mixture]] = []
+
+    def score_of(n: int, prior: float, diagonal_share: float, df: float) -> float:
+        seed = np.random.RandomState(rng.randint(np.iinfo(np.int32).max))
+        prior_rows = prior * (rows.shape[1] + 2)
+        mixture, score = fit_mixture(rows, w, rows_val, w_val, n, prior_rows, diagonal_share, df, seed)
+        tried.append((score, mixture))
+        return score
+
+    # One thing after the other: all combinations would take several times as long and bring next to nothing.
+    best = numbers[0], priors[0], diagonal_shares[len(diagonal_shares) // 2], math.inf
+    best_score = -math.inf
+
+    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int) -> None:
+        nonlocal best, best_score
+        n_worse = 0
+        for candidate in candidates:
+            score = score_of(*candidate)
+            if score > best_score:
+                best, best_score, n_worse = candidate, score, 0
+            else:
+                n_worse += 1
+            if n_worse == patience:
+                break
+
+    improve([(n, *best[1:]) for n in numbers], 2)
+    for prior in priors[1:]:  # stronger priors allow for more components
+        improve([(n, prior, *best[2:]) for n in numbers if n >= best[0]], 1)
+    for diagonal_share in diagonal_shares:
+        if diagonal_share != best[2]:
+            improve([(*best[:2], diagonal_share, math.inf)], 1)
+    n_best = best[0]
+    improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
+    if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
+        improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
+    score, mixture = max(tried, key=lambda pair: pair[0])
+    return mixture, score

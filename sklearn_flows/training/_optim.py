@@ -124,14 +124,14 @@ class AdamW:
         flat.gradients.zero_()
 
 
-def warmup_cosine(step: int, n_steps: int, warmup_share: float = 0.05) -> float:
+def warmup_cosine(step: int, n_steps: float, warmup_share: float = 0.05) -> float:
     """Learning-rate factor: a linear warm-up, then half a cosine down to zero.
 
     Parameters
     ----------
     step : int
         Number of the step, from 0.
-    n_steps : int
+    n_steps : float
         Number of steps of the whole schedule.
     warmup_share : float, default=0.05
         Share of the steps that the warm-up takes.

@@ -12,8 +12,8 @@ class FitProgress:
     ----------
     estimator : estimator
         The estimator being fitted.
-    max_iter : int
-        Number of epochs planned.
+    max_iter : int or None
+        Number of epochs planned; None if only the time is limited.
     verbose : int
         0 is silent, 1 tells about ten times in a fit, 2 every epoch. Before scikit-learn 1.9, which has progress bars of
         its own, a tqdm bar takes the place of the lines if tqdm is installed.
@@ -49,6 +49,11 @@ class FitProgress:
         self.epoch_context = self.fit_context.subcontext(task_name="epoch")
         self.epoch_context.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
+    def _is_told(self, n_iter):
+        if self.max_iter is None:  # 1, 2, 5, 10, 20, 50, ...
+            return str(n_iter).rstrip("0") in ("1", "2", "5")
+        return n_iter % max(1, self.max_iter // 10) == 0
+
     def _print(self, message):
         print(f"[{type(self.estimator).__name__}] {message}")
 
@@ -72,15 +77,16 @@ class FitProgress:
         if self.bar is not None:
             self.bar.set_postfix_str(_summary(fitted_attributes()), refresh=False)
             self.bar.update()
-        elif self.verbose and (self.verbose > 1 or n_iter % max(1, self.max_iter // 10) == 0):
-            self._print(f"epoch {n_iter}/{self.max_iter}: {_summary(fitted_attributes())}")
+        elif self.verbose and (self.verbose > 1 or self._is_told(n_iter)):
+            number = n_iter if self.max_iter is None else f"{n_iter}/{self.max_iter}"
+            self._print(f"epoch {number}: {_summary(fitted_attributes())}")
         if self.fit_context is None:
             return False
         asked_to_stop = self.epoch_context.call_on_fit_task_end(
             estimator=self.estimator, reconstruction_attributes=fitted_attributes, **self.data
         )
         self.epoch_context = None
-        if n_iter < self.max_iter and not is_last and not asked_to_stop:
+        if n_iter != self.max_iter and not is_last and not asked_to_stop:
             self._begin_epoch()
         return asked_to_stop
 

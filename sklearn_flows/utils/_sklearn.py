@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
 
@@ -23,6 +24,7 @@ HAS_CALLBACKS = CallbackSupportMixin.__module__.startswith("sklearn.")
 
 __all__ = [
     "HAS_CALLBACKS",
+    "BaseComposition",
     "CallbackSupportMixin",
     "HasMethods",
     "Interval",

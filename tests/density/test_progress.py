@@ -61,7 +61,7 @@ def test_verbose_2_tells_of_every_epoch_and_of_validation(make_density, X, capsy
 def test_the_reason_for_stopping_early_is_told(make_density, X, capsys):
     make_density(max_iter=100, verbose=1, early_stopping=True, tol=1e9, n_iter_no_change=3).fit(X)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "stopped after 3 epochs" in last
+    assert "stopped after 7 epochs" in last
     assert "early_stopping" in last
 
 

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sklearn_flows.encoding import ContinuousColumn, HeavyTailedColumn
-from sklearn_flows.encoding._columns import MAX_ENCODED, constant_column, fit_column, is_constant, is_discrete
+from sklearn_flows.encoding import ContinuousColumn, HeavyTailedColumn, SmoothColumn
+from sklearn_flows.encoding._columns import (
+    MAX_ENCODED,
+    constant_column,
+    fit_column,
+    fit_smooth_column,
+    is_constant,
+    is_discrete,
+)
 
 
 def columns():
@@ -275,3 +282,72 @@ def test_far_values_of_a_bent_column_stay_finite():
     assert np.isfinite(z).all()
     assert not np.isnan(log_derivative).any()
     assert np.isfinite(column.decode(np.array([-1e5, 1e5]))).all()
+
+
+NOT_NORMAL = {
+    "uniform": 1e-9 * np.random.RandomState(0).rand(400),
+    "exponential": 5e6 + np.random.RandomState(1).exponential(size=3000),
+    "two humps": np.r_[np.random.RandomState(2).randn(200) / 9, 4 + np.random.RandomState(3).randn(300)],
+    "lognormal": HEAVY["lognormal"],
+    "rounded": np.round(np.random.RandomState(4).gamma(2, size=500), 1),
+    "far outlier": np.r_[np.random.RandomState(5).rand(300), 1e5],
+}
+
+
+def smooth(x, weight=None):
+    return fit_smooth_column(x, np.ones(len(x)) if weight is None else weight)
+
+
+@pytest.fixture(params=NOT_NORMAL.values(), ids=NOT_NORMAL)
+def not_normal(request):
+    return request.param
+
+
+def test_a_smooth_column_is_mapped_and_back(not_normal):
+    column = smooth(not_normal)
+    assert isinstance(column, SmoothColumn)
+    centre, width = np.median(not_normal), not_normal.std()
+    points = np.sort(np.r_[not_normal, centre + width * np.linspace(-20, 20, 4001)])
+    z, log_derivative = column.encode(points)
+    assert (np.diff(z)[np.diff(points) > 0] > 0).all()
+    assert np.isfinite(log_derivative).all()
+    np.testing.assert_allclose(column.decode(z), points, rtol=1e-9, atol=1e-9 * width)
+
+
+def test_log_derivative_of_smooth_columns(not_normal):
+    column = smooth(not_normal)
+    points = np.quantile(not_normal, np.linspace(0.02, 0.98, 97)) * (1 + 1e-9)
+    h = 1e-6 * (np.quantile(not_normal, 0.75) - np.quantile(not_normal, 0.25))
+    slope = (column.encode(points + h)[0] - column.encode(points - h)[0]) / ((points + h) - (points - h))
+    np.testing.assert_allclose(column.encode(points)[1], np.log(slope), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["uniform", "exponential", "two humps"])
+def test_smoothing_makes_new_values_likelier(name):
+    x = NOT_NORMAL[name]
+    rng = np.random.RandomState(7)
+    train, test = np.split(rng.permutation(x), [len(x) // 2])
+
+    def score(column):
+        z, log_derivative = column.encode(test)
+        return (log_derivative + stats.norm.logpdf(z)).mean()
+
+    assert score(smooth(train)) > score(fitted(train)) + 0.03
+
+
+def test_normal_columns_and_few_rows_are_not_smoothed():
+    assert isinstance(smooth(np.random.RandomState(0).randn(500)), ContinuousColumn)
+    assert isinstance(smooth(NOT_NORMAL["two humps"][:20]), ContinuousColumn)
+
+
+def test_smoothing_moves_with_the_units(not_normal):
+    z, log_derivative = smooth(not_normal).encode(not_normal)
+    scaled, scaled_log_derivative = smooth(4.0 * not_normal).encode(4.0 * not_normal)
+    np.testing.assert_allclose(scaled, z, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(scaled_log_derivative, log_derivative - np.log(4), rtol=0, atol=1e-9)
+
+
+def test_far_values_of_a_smooth_column_stay_finite(not_normal):
+    z, log_derivative = smooth(not_normal).encode(np.array([-1e300, 1e300, 1e20]))
+    assert np.isfinite(z).all()
+    assert not np.isnan(log_derivative).any()

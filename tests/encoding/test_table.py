@@ -50,7 +50,7 @@ def test_log_det_is_the_sum_over_columns(X, weight):
     _, log_det = encoding.encode(X)
     expected = sum(column.encode(x)[1] for column, x in zip(encoding.columns, X.T, strict=True))
     np.testing.assert_allclose(log_det, expected, rtol=1e-14)
-    linear = TableEncoding.fit(X, weight, tails="light")
+    linear = TableEncoding.fit(X, weight, margins="linear")
     _, log_det = linear.encode(X)
     np.testing.assert_allclose(log_det, -sum(np.log(column.scale) for column in linear.columns), rtol=1e-14)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sklearn_flows.distributions import GaussianMixture
+from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import maf, realnvp, spline_flow
 from sklearn_flows.transforms import LULinear
 
@@ -49,7 +49,7 @@ def test_density_integrates_to_one(family, n_features, generator, randomise):
 @pytest.mark.parametrize("n_features", [1, 2, 5])
 def test_starts_as_a_mixture_of_the_whitened_features(family, n_features, generator):
     shares, means = torch.tensor([0.3, 0.7]), torch.randn(2, n_features, generator=generator)
-    base = GaussianMixture(shares, means, torch.stack([lower_triangular(n_features, generator) for _ in shares]))
+    base = StudentMixture(shares, means, torch.stack([lower_triangular(n_features, generator) for _ in shares]))
     whitening = lower_triangular(n_features, generator)
     flow = family(whitening, n_transforms=3, generator=generator, base=base).double()
     x = torch.randn(50, n_features, generator=generator, dtype=torch.float64)

@@ -76,7 +76,8 @@ def test_likelihood_rises():
     assert result.validation_scores == []
 
 
-def test_curves_are_mean_log_likelihoods():
+def test_curves_are_mean_log_likelihoods(monkeypatch):
+    monkeypatch.setattr(_loop, "AVERAGED_STEPS", 1)  # what is scored are then the weights themselves
     flow = build()
     weight = torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     validation = Rows(VALIDATION.values, weight)
@@ -125,7 +126,37 @@ def test_each_epoch_visits_each_row_once_in_even_batches(n_rows, batch_size, siz
     assert not torch.equal(epochs[0], rows.values)
 
 
-def test_the_weights_of_the_best_epoch_are_kept():
+def test_the_average_of_the_last_weights_is_kept(monkeypatch):
+    monkeypatch.setattr(_loop, "AVERAGED_STEPS", 1)
+    flow = build()
+    raw = Snapshots(flow)
+    train(flow, max_iter=3, batch_size=1000, on_epoch_end=raw)
+    monkeypatch.setattr(_loop, "AVERAGED_STEPS", 2)
+    flow = build()
+    train(flow, max_iter=3, batch_size=1000)
+    expected = ((raw.weights[1] + raw.weights[2]) / 2 + raw.weights[3]) / 2
+    torch.testing.assert_close(weights(flow), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_learning_rate_falls_before_training_stops():
+    best = []
+    for max_decays in (0, 2):
+        flow = build()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_loop, "MAX_DECAYS", max_decays)
+            result = train(flow, FEW, VALIDATION, n_iter_no_change=10, **OVERFITS | {"max_iter": 500})
+        assert result.stop_reason == "early_stopping"
+        best.append(result)
+    first, all_ = best
+    assert all_.validation_scores[: first.n_iter] == first.validation_scores
+    assert all_.n_iter >= first.n_iter + 10
+    # After the rate has fallen, training goes on from the best weights, which the last ones are far from.
+    assert all_.validation_scores[first.n_iter] > first.validation_scores[-1] + 0.03
+    assert all_.best_score >= first.best_score
+
+
+def test_the_weights_of_the_best_epoch_are_kept(monkeypatch):
+    monkeypatch.setattr(_loop, "MAX_DECAYS", 0)
     flow = build()
     snapshots = Snapshots(flow)
     result = train(flow, FEW, VALIDATION, n_iter_no_change=10, on_epoch_end=snapshots, **OVERFITS)
@@ -136,7 +167,8 @@ def test_the_weights_of_the_best_epoch_are_kept():
     assert mean_log_likelihood(flow, VALIDATION) == pytest.approx(max(result.validation_scores), rel=1e-12)
 
 
-def test_the_initial_weights_are_kept_if_training_only_hurts():
+def test_the_initial_weights_are_kept_if_training_only_hurts(monkeypatch):
+    monkeypatch.setattr(_loop, "MAX_DECAYS", 0)
     flow = build()
     start = weights(flow)
     gaussian = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -1,40 +1,27 @@
 """Averages of densities."""
 
-from copy import copy
-from inspect import signature
 from numbers import Integral
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from .density import NeuralSplineFlowDensity
-from .density._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
-from .encoding import discrete_columns_warned_about, warn_about_discrete_columns
-from .training import canonical_rows
-from .utils._random import MAX_SEED, draw_seed, set_random_states
-from .utils._sklearn import HasMethods, Interval, check_sample_weight, feature_names, fit_context
-from .utils._state import fitted_attributes_restored_on_error
+from ..cross_fitting import draw_from_mixture, fit_members
+from ..density import NeuralSplineFlowDensity
+from ..density._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
+from ..encoding import warn_about_discrete_columns
+from ..training import canonical_rows
+from ..utils._random import draw_seed, set_random_states
+from ..utils._sklearn import HasMethods, Interval, check_sample_weight, feature_names, fit_context
+from ..utils._state import fitted_attributes_restored_on_error
 
 # What the members differ in, in turn, where the user names no estimator.
 DEFAULT_MEMBERS = (
-    {"base": "normal", "tails": "auto"},
-    {"base": "mixture", "tails": "light"},
-    {"base": "normal", "tails": "light"},
-    {"base": "mixture", "tails": "auto"},
+    {"base": "student", "margins": "bent"},
+    {"base": "mixture", "margins": "smooth"},
+    {"base": "mixture", "margins": "linear"},
 )
-
-
-def _draw(estimator, n_samples, seed):
-    if "random_state" in signature(estimator.sample).parameters:
-        rows = estimator.sample(n_samples, random_state=seed)
-    else:  # GaussianMixture draws with a parameter of the estimator
-        estimator = copy(estimator)
-        estimator.random_state = seed
-        rows = estimator.sample(n_samples)
-    return rows[0] if isinstance(rows, tuple) else rows  # GaussianMixture tells the components too
 
 
 class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstimator):
@@ -49,8 +36,8 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
     ----------
     estimator : estimator object, default=None
         The density to fit, with ``fit``, ``score_samples`` and ``sample``; scikit-learn's too. None stands for
-        ``NeuralSplineFlowDensity``, where members take turns in their ``base`` and ``tails``: members that differ make a better
-        mean. Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
+        ``NeuralSplineFlowDensity``, where members take turns in their ``base`` and ``margins``: members that differ make a
+        better mean. Where its ``fit`` has no parameter ``X_val``, the part that is left out isn't used.
     n_estimators : int, default=10
         Number of members, and of parts. With fewer distinct rows there are fewer.
     n_jobs : int, default=None
@@ -147,7 +134,7 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
 
     def _fit(self, X_given, sample_weight):
         X = validate_data(self, X_given, dtype=FLOAT_DTYPES, order="C")
-        estimator = NeuralSplineFlowDensity() if self.estimator is None else clone(self.estimator)
+        estimator = NeuralSplineFlowDensity(n_teachers=0) if self.estimator is None else clone(self.estimator)
         takes_weights = has_fit_parameter(estimator, "sample_weight")
         if sample_weight is not None and not takes_weights:
             raise ValueError(f"{type(estimator).__name__}.fit takes no sample_weight, so there must be none here.")
@@ -165,23 +152,8 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
                 members[-1].set_params(**DEFAULT_MEMBERS[k % len(DEFAULT_MEMBERS)])
             set_random_states(members[-1], rng)
 
-        # Without weights, equal rows are repeated again for those members that know no weights.
-        counts = None if takes_weights else np.rint(weight * n_given / len(rows)).astype(int)
-
-        def fit_member(k, member):
-            kept = part != k if n_members > 1 else np.ones(len(rows), dtype=bool)
-            arguments = {"sample_weight": weight[kept]} if takes_weights else {}
-            if n_members > 1 and has_fit_parameter(member, "X_val"):
-                arguments |= {"X_val": rows[~kept]}
-                if has_fit_parameter(member, "sample_weight_val"):
-                    arguments |= {"sample_weight_val": weight[~kept]}
-            return member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
-
-        with discrete_columns_warned_about():
-            fitted = Parallel(n_jobs=self.n_jobs, verbose=self.verbose, prefer="threads")(
-                delayed(fit_member)(k, member) for k, member in enumerate(members)
-            )
-        self.estimator_, self.estimators_ = estimator, fitted
+        self.estimators_ = fit_members(members, range(n_members), rows, weight, part, n_given, self.n_jobs, self.verbose)
+        self.estimator_ = estimator
         return self
 
     def score_samples(self, X, return_std=False):
@@ -204,8 +176,7 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES)
         log_densities = np.stack([member.score_samples(X).astype(np.float64) for member in self.estimators_])
-        log_share = np.log(1 / len(self.estimators_))
-        log_density = logsumexp(log_densities + log_share, axis=0).astype(X.dtype, copy=False)
+        log_density = (logsumexp(log_densities, axis=0) - np.log(len(log_densities))).astype(X.dtype, copy=False)
         if not return_std:
             return log_density
         return log_density, log_densities.std(axis=0).astype(X.dtype, copy=False)
@@ -227,11 +198,5 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
         """
         check_is_fitted(self)
         check_n_samples(n_samples)
-        rng = np.random.RandomState(draw_seed(random_state))
-        which = rng.choice(len(self.estimators_), size=n_samples, p=np.full(len(self.estimators_), 1 / len(self.estimators_)))
-        rows = np.empty((n_samples, self.n_features_in_))
-        for k, estimator in enumerate(self.estimators_):
-            seed, n = rng.randint(MAX_SEED), int((which == k).sum())
-            if n > 0:
-                rows[which == k] = _draw(estimator, n, seed)
-        return rows
+        shares = np.full(len(self.estimators_), 1 / len(self.estimators_))
+        return draw_from_mixture(self.estimators_, shares, n_samples, np.random.RandomState(draw_seed(random_state)))

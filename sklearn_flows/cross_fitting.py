@@ -1,0 +1,149 @@
+"""Densities that are fitted to all parts of a table but one, and judged by that one."""
+
+from copy import copy
+from inspect import signature
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils.validation import has_fit_parameter
+
+from .encoding import discrete_columns_warned_about
+from .utils._random import MAX_SEED
+
+# Steps of expectation-maximisation, and the change of a weight that ends them.
+MAX_EM_STEPS = 1000
+WEIGHT_TOLERANCE = 1e-6
+
+
+def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0):
+    """Fit densities to parts of a table.
+
+    Parameters
+    ----------
+    members : list of estimator objects
+        Densities, not fitted yet; they are fitted in place.
+    left_out : sequence of int
+        The part that each doesn't see. It stops when that part's likelihood no longer rises, if its ``fit`` has a parameter
+        ``X_val``.
+    rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
+        Canonical rows and their weights.
+    part : ndarray of shape (n_samples,)
+        Part of each row.
+    n_given : int
+        Number of rows that the user gave: equal ones are repeated again for members that know no weights.
+    n_jobs, verbose : int
+        As in joblib.
+
+    Returns
+    -------
+    list of estimator objects
+        The fitted members.
+    """
+    counts = np.rint(weight * n_given / len(rows)).astype(int)
+
+    def fit(member, k):
+        kept = part != k
+        if not kept.any():  # a single part: nothing to leave out
+            kept = ~kept
+        takes_weights = has_fit_parameter(member, "sample_weight")
+        arguments = {"sample_weight": weight[kept]} if takes_weights else {}
+        if not kept.all() and has_fit_parameter(member, "X_val"):
+            arguments |= {"X_val": rows[~kept]}
+            if has_fit_parameter(member, "sample_weight_val"):
+                arguments |= {"sample_weight_val": weight[~kept]}
+        return member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
+
+    with discrete_columns_warned_about():
+        result = Parallel(n_jobs=n_jobs, verbose=verbose, prefer="threads")(
+            delayed(fit)(member, k) for member, k in zip(members, left_out, strict=True)
+        )
+    return list(result)
+
+
+def mixture_weights(log_densities, weight):
+    """Weights with which densities make the likeliest mixture, by expectation-maximisation [1]_.
+
+    Each density counts for one row beforehand: none gets a weight of zero, however few the rows are.
+
+    Parameters
+    ----------
+    log_densities : ndarray of shape (n_densities, n_samples)
+        Log-density of each row under each, fitted without it.
+    weight : ndarray of shape (n_samples,)
+        Weights of the rows, one in the mean.
+
+    Returns
+    -------
+    ndarray of shape (n_densities,)
+        Weights, which sum to one.
+
+    References
+    ----------
+    .. [1] Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1999.
+    """
+    n_densities = len(log_densities)
+    share = np.full(n_densities, 1 / n_densities)
+    # A row that no density thinks possible says nothing about them.
+    highest = log_densities.max(axis=0)
+    densities = np.exp(log_densities - np.where(np.isfinite(highest), highest, 0))
+    for _ in range(MAX_EM_STEPS):
+        responsibility = share[:, None] * densities
+        responsibility *= weight / np.maximum(responsibility.sum(axis=0), np.finfo(np.float64).tiny)
+        before, share = share, (responsibility.sum(axis=1) + 1) / (responsibility.sum() + n_densities)
+        if np.abs(share - before).max() < WEIGHT_TOLERANCE:
+            break
+    return share
+
+
+def draw(estimator, n_samples, seed):
+    """Draw rows from a fitted density, this package's or scikit-learn's.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A fitted density.
+    n_samples : int
+        Number of rows.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        The rows.
+    """
+    if "random_state" in signature(estimator.sample).parameters:
+        rows = estimator.sample(n_samples, random_state=seed)
+    else:  # GaussianMixture draws with a parameter of the estimator
+        estimator = copy(estimator)
+        estimator.random_state = seed
+        rows = estimator.sample(n_samples)
+    return rows[0] if isinstance(rows, tuple) else rows  # GaussianMixture tells the components too
+
+
+def draw_from_mixture(estimators, shares, n_samples, rng):
+    """Draw rows, each from a density that is drawn too.
+
+    Parameters
+    ----------
+    estimators : list of estimator objects
+        Fitted densities.
+    shares : ndarray of shape (n_densities,)
+        Their weights, which sum to one.
+    n_samples : int
+        Number of rows.
+    rng : numpy.random.RandomState
+        Source of the draws.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        The rows, float64.
+    """
+    which = rng.choice(len(estimators), size=n_samples, p=shares)
+    rows = np.empty((n_samples, estimators[0].n_features_in_))
+    for k, estimator in enumerate(estimators):
+        seed, n = rng.randint(MAX_SEED), int((which == k).sum())
+        if n > 0:
+            rows[which == k] = draw(estimator, n, seed)
+    return rows

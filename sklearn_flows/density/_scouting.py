@@ -1,0 +1,63 @@
+"""What a flow should start from if the rows are many: whatever does best with a few of them."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from ..cross_fitting import fit_members
+from ..utils._random import MAX_SEED
+from ._teacher import N_PARTS, STARTS
+
+# With fewer rows than these there is nothing to spare for it.
+MIN_ROWS = 1_000
+# Rows that the scouts see: a tenth, but at least so many, and half of the rows at most.
+MIN_SEEN = 1_000
+# Share of the time that they have together, where time is limited.
+SHARE_OF_TIME = 0.2
+# Rows that judge them, of those that they haven't seen, at most.
+MAX_JUDGES = 5_000
+
+
+def scout(flow, rows, weight, rng):
+    """Fit flows from different starts to a part of the rows, and find out which one the others like best.
+
+    Parameters
+    ----------
+    flow : BaseFlowDensity
+        An unfitted flow, some of whose ``base`` and ``margins`` are "auto".
+    rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
+        Canonical rows and their weights.
+    rng : numpy.random.RandomState
+        Source of the parts and of all seeds.
+
+    Returns
+    -------
+    base, margins : str
+        The best start.
+    """
+    starts = [
+        (base, margins)
+        for base, margins in (*STARTS, ("student", "smooth"))
+        if flow.base in ("auto", base) and flow.margins in ("auto", margins)
+    ]
+    if len(starts) < 2 or len(rows) <= MIN_ROWS:
+        base, margins = STARTS[0]
+        return base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins
+    parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
+    if flow.max_time is not None:
+        parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}
+    scouts = [
+        type(flow)(**parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)})
+        for base, margins in starts
+    ]
+    order = rng.permutation(len(rows))
+    n_seen = min(max(MIN_SEEN, len(rows) // 10), len(rows) // 2)
+    seen, judges = order[:n_seen], order[n_seen : n_seen + MAX_JUDGES]
+    # The last part stops them.
+    part = np.arange(n_seen) % N_PARTS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that is fitted afterwards has the same settings
+        fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen)
+    scores = [scout.score(rows[judges], sample_weight=weight[judges]) for scout in scouts]
+    return starts[int(np.argmax(scores))]

@@ -1,0 +1,122 @@
+"""What a flow learns from if the rows are few: a mixture of densities that were stopped on different parts of the table."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from ..cross_fitting import draw_from_mixture, fit_members, mixture_weights
+from ..encoding import is_constant
+from ..utils._random import set_random_states
+from ._mixture import MixtureDensity
+
+# Flows from different starts, as pairs of base and margins.
+STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
+# The first of them learns best from a teacher, unless another one is better by so many nats on rows that were left out.
+CLEARLY_BETTER = 1.0
+# A flow stops on a tenth of the rows.
+N_PARTS = 10
+# Share of the time that its flows have together, where time is limited.
+SHARE_OF_TIME = 0.5
+# Attempts to draw rows near the table.
+MAX_ROUNDS = 10
+
+
+class Teacher:
+    """A mixture of flows from different starts and of simpler densities, each fitted to all parts of a table but one.
+
+    The weights are those that make the rows likeliest that were left out: stacking, as in ``StackingDensity``, with few fits.
+
+    Parameters
+    ----------
+    flow : BaseFlowDensity
+        An unfitted flow whose parameters the flows of the mixture take over, but for ``base`` and ``margins`` where these are
+        "auto".
+    n_parts_left_out : int
+        How many parts are left out, one after the other.
+    rng : numpy.random.RandomState
+        Source of the parts and of all seeds.
+    """
+
+    def __init__(self, flow, n_parts_left_out, rng):
+        self.n_parts_left_out = n_parts_left_out
+        self.rng = rng
+        parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
+        starts = {
+            (base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins): None
+            for base, margins in STARTS
+        }
+        if flow.max_time is not None:
+            parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / (len(starts) * n_parts_left_out)}
+        # Not clones: these would report to the callbacks of the flow.
+        self._flows = [type(flow)(**parameters | {"base": base, "margins": margins}) for base, margins in starts]
+        margins = ["linear", "smooth"] if flow.margins == "auto" else [flow.margins]
+        self._others = [MixtureDensity(1, margins=m) for m in margins]
+        self._others.append(MixtureDensity(1, covariance_type="diag", margins=margins[-1]))
+
+    def fit(self, rows, weight):
+        """Fit the densities and their weights.
+
+        Parameters
+        ----------
+        rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
+            Canonical rows and their weights.
+
+        Returns
+        -------
+        self : Teacher
+            The fitted teacher, with the flow that another one should start from in ``start_``.
+        """
+        part = self.rng.permutation(len(rows)) % N_PARTS
+        left_out = range(self.n_parts_left_out)
+        kinds = [
+            [type(density)(**density.get_params(deep=False)) for _ in left_out] for density in [*self._flows, *self._others]
+        ]
+        members = [member for fits in kinds for member in fits]
+        for member in members:
+            set_random_states(member, self.rng)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that learns from them has the same settings
+            fit_members(members, [*left_out] * len(kinds), rows, weight, part, len(rows))
+        judges = [np.flatnonzero(part == k) for k in left_out]
+        log_densities = np.array(
+            [
+                np.concatenate([fit.score_samples(rows[judge]) for fit, judge in zip(fits, judges, strict=True)])
+                for fits in kinds
+            ]
+        )
+        judge = np.concatenate(judges)
+        shares = mixture_weights(log_densities, weight[judge] / weight[judge].mean())
+        self.members_, self.shares_ = members, np.repeat(shares / len(judges), len(judges))
+        scores = log_densities[: len(self._flows)] @ weight[judge] / weight[judge].sum()
+        best = scores.argmax()
+        self.start_ = kinds[best if scores[best] > scores[0] + CLEARLY_BETTER else 0][0]
+        # Heavy tails reach far, and rows out there would be all that a flow learns from.
+        low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        with np.errstate(over="ignore"):
+            span = np.where([is_constant(x) for x in rows.T], np.inf, high - low)
+            self.low_, self.high_ = low - span, high + span
+        return self
+
+    def draw(self, n_rows):
+        """Draw rows that are no farther from the table than its columns are wide.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of rows.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_features)
+            The rows; fewer, where next to none are that near.
+        """
+        drawn, missing = [], n_rows
+        for _ in range(MAX_ROUNDS):
+            rows = draw_from_mixture(self.members_, self.shares_, missing, self.rng)
+            near = ((rows >= self.low_) & (rows <= self.high_)).all(axis=1)
+            drawn.append(rows[near])
+            missing -= int(near.sum())
+            if missing == 0:
+                break
+        return np.concatenate(drawn)
