@@ -38,6 +38,11 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
     -------
     list of estimator objects
         The fitted members.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user interrupts one.
     """
     counts = np.rint(weight * n_given / len(rows)).astype(int)
 
@@ -51,7 +56,10 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
             arguments |= {"X_val": rows[~kept]}
             if has_fit_parameter(member, "sample_weight_val"):
                 arguments |= {"sample_weight_val": weight[~kept]}
-        return member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
+        member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
+        if getattr(member, "stop_reason_", None) == "interrupted":  # a flow keeps its best, but the others should not go on
+            raise KeyboardInterrupt
+        return member
 
     with discrete_columns_warned_about():
         result = Parallel(n_jobs=n_jobs, verbose=verbose, prefer="threads")(

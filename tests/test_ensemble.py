@@ -9,10 +9,12 @@ from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from sklearn_flows import BaggingDensity, MAFDensity, NeuralSplineFlowDensity
+from sklearn_flows import BaggingDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, StackingDensity
+from sklearn_flows.cross_fitting import mixture_weights
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
-MEMBER = MAFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=3, learning_rate=0.01)
+MEMBER = MAFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=3, learning_rate=0.01, n_teachers=0)
+KINDS = [("flow", MEMBER), ("mixture", MixtureDensity(2))]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:A continuous density is not meaningful"),
@@ -24,7 +26,7 @@ def X():
     return make_moons(120, noise=0.1, random_state=0)[0]
 
 
-@parametrize_with_density_checks([BaggingDensity(MEMBER, n_estimators=2)])
+@parametrize_with_density_checks([BaggingDensity(MEMBER, n_estimators=2), StackingDensity(KINDS, cv=2)])
 def test_density_contract(estimator, check):
     check(estimator)
 
@@ -111,7 +113,7 @@ def test_discrete_columns_are_warned_about_once_and_by_name(X):
 
 def test_the_mean_beats_the_members_in_the_mean():
     train, test = (make_moons(n, noise=0.1, random_state=n)[0] for n in (200, 1000))
-    density = BaggingDensity(NeuralSplineFlowDensity(n_transforms=2, hidden_layer_sizes=(32,)), random_state=0).fit(train)
+    density = BaggingDensity(NeuralSplineFlowDensity(2, hidden_layer_sizes=(32,), n_teachers=0), random_state=0).fit(train)
     members = np.mean([member.score(test) for member in density.estimators_])
     # Jensen's inequality holds for any rows. Here the members differ by a few hundredths of a nat.
     assert density.score(test) > members + 0.01
@@ -125,3 +127,122 @@ def test_default_members_differ():
     assert kinds[3:] == kinds[:2]
     named = BaggingDensity(NeuralSplineFlowDensity(margins="linear"), n_estimators=2, random_state=0).fit(X)
     assert {(member.base, member.margins) for member in named.estimators_} == {("auto", "linear")}
+
+
+# --- stacking ---
+
+
+@pytest.fixture(scope="module")
+def stack(X):
+    return StackingDensity([*KINDS, ("kernels", KernelDensity(bandwidth=0.2))], cv=4, random_state=0).fit(X)
+
+
+def test_a_stack_is_the_weighted_mixture_of_what_it_holds(stack, X):
+    assert stack.weights_.sum() == pytest.approx(1)
+    assert [type(mean) for mean in stack.estimators_] == [BaggingDensity] * 3
+    assert [len(mean.estimators_) for mean in stack.estimators_] == [4] * 3
+    assert stack.named_estimators_.kernels is stack.estimators_[2]
+    each = np.array([mean.score_samples(X) for mean in stack.estimators_])
+    np.testing.assert_allclose(stack.score_samples(X), logsumexp(each + np.log(stack.weights_)[:, None], axis=0), rtol=1e-12)
+
+
+def test_a_stack_of_one_is_that_density(X):
+    stack = StackingDensity([("mixture", MixtureDensity(2, random_state=0))], cv=3, random_state=0).fit(X)
+    assert stack.weights_ == pytest.approx([1])
+    np.testing.assert_allclose(stack.score_samples(X), stack.estimators_[0].score_samples(X), rtol=1e-12)
+
+
+def test_a_density_is_judged_by_rows_that_it_has_not_seen(X):
+    # Kernels that narrow are nearly infinite at the rows they have seen, and nearly zero elsewhere.
+    narrow = KernelDensity(bandwidth=1e-4)
+    stack = StackingDensity([("narrow", narrow), ("mixture", MixtureDensity())], cv=5, random_state=0).fit(X)
+    assert narrow.fit(X).score_samples(X).mean() > stack.named_estimators_.mixture.score(X) + 5
+    assert stack.weights_[0] < 0.02
+    assert stack.out_of_part_scores_[0] < stack.out_of_part_scores_[1] - 100
+
+
+def test_weights_are_the_likeliest():
+    rng = np.random.RandomState(0)
+    log_densities, weight = rng.randn(3, 400), rng.rand(400) * 2
+    shares = mixture_weights(log_densities, weight / weight.mean())
+    assert shares.sum() == pytest.approx(1)
+
+    def likelihood(shares):
+        # Each density counts for one row beforehand.
+        return weight / weight.mean() @ logsumexp(log_densities + np.log(shares)[:, None], axis=0) + np.log(shares).sum()
+
+    for direction in np.eye(3):
+        moved = shares + 1e-3 * (direction - 1 / 3)
+        assert likelihood(shares) > likelihood(moved)
+
+
+def test_a_row_that_nothing_thinks_possible_says_nothing_about_the_weights():
+    log_densities = np.random.RandomState(0).randn(2, 50)
+    with_it = np.column_stack([log_densities, [-np.inf, -np.inf]])
+    np.testing.assert_allclose(mixture_weights(with_it, np.ones(51)), mixture_weights(log_densities, np.ones(50)), atol=1e-6)
+
+
+def test_samples_of_a_stack_are_the_mixtures(stack, X):
+    rows = stack.sample(4000, random_state=0)
+    np.testing.assert_array_equal(rows, stack.sample(4000, random_state=0))
+    np.testing.assert_allclose(rows.mean(axis=0), X.mean(axis=0), atol=0.1)
+    # Draws of the mixture have its own likelihood, on average: another density's would differ by what it diverges.
+    own, other = (stack.score(stack.sample(4000, random_state=seed)) for seed in (1, 2))
+    assert own == pytest.approx(other, abs=0.15)
+
+
+def test_a_stack_is_hardly_worse_than_its_best(X):
+    test = make_moons(2000, noise=0.1, random_state=5)[0]
+    estimators = [("single", MixtureDensity(1)), ("mixture", MixtureDensity()), ("kernels", KernelDensity(bandwidth=0.15))]
+    stack = StackingDensity(estimators, random_state=0).fit(X)
+    assert stack.score(test) > max(mean.score(test) for mean in stack.estimators_) - 0.02
+
+
+def test_parameters_of_densities_in_a_stack():
+    stack = StackingDensity(KINDS)
+    assert stack.get_params()["flow__max_iter"] == 3
+    stack.set_params(mixture__n_components=5)
+    assert stack.estimators[1][1].n_components == 5
+    KINDS[1][1].set_params(n_components=2)
+    assert StackingDensity().get_params()["estimators"] is None
+
+
+@pytest.mark.parametrize(
+    ("estimators", "message"),
+    [
+        ([], "estimators is empty"),
+        ([MEMBER], "must be a list of pairs"),
+        ([("a", MEMBER), ("a", MEMBER)], "Names provided are not unique"),
+        ([("a__b", MEMBER)], "must not contain __"),
+        ([("a", np.zeros(3))], "'a' is no density: ndarray has no fit"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused(X, estimators, message):
+    with pytest.raises(ValueError, match=message):
+        StackingDensity(estimators).fit(X)
+
+
+def test_weights_that_a_density_cannot_take_are_refused(X):
+    stack = StackingDensity([*KINDS, ("gaussian", GaussianMixture())], cv=2)
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        stack.fit(X, sample_weight=np.ones(len(X)))
+
+
+class Undefined(GaussianMixture):
+    """A density that doesn't know itself."""
+
+    def score_samples(self, X):
+        return np.full(len(X), np.nan)
+
+
+def test_a_density_that_scores_with_nan_is_refused(X):
+    with pytest.raises(ValueError, match="'lost' scores 120 rows with NaN"):
+        StackingDensity([*KINDS, ("lost", Undefined())], cv=2).fit(X)
+
+
+def test_the_default_densities_differ():
+    X = make_moons(60, noise=0.1, random_state=0)[0]
+    stack = StackingDensity(cv=2, random_state=0).fit(X)
+    assert list(stack.named_estimators_)[:3] == ["flow", "flow_on_mixture", "flow_on_smooth_mixture"]
+    assert len(stack.weights_) == 8
+    assert np.isfinite(stack.score(X))

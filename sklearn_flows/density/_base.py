@@ -33,22 +33,35 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
 from ._defaults import (
-    DRAWS_PER_ROW,
     EPOCHS_WITH_TEACHER,
-    MIN_DRAWS,
     MIN_ROWS_FOR_EARLY_STOPPING,
     VALIDATION_DRAWS,
     default_batch_size,
     default_max_iter,
+    default_n_draws,
     default_n_teachers,
 )
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, log_density_of_constants
 from ._scouting import scout
-from ._teacher import N_PARTS, Teacher
+from ._teacher import N_PARTS, InterruptedTeacherError, Teacher
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
 MIN_STEPS_FOR_COMPILED_KERNELS = 100
+# What training leaves behind.
+FITTED_ATTRIBUTES = (
+    "base_",
+    "margins_",
+    "n_teachers_",
+    "encoding_",
+    "flow_",
+    "batch_size_",
+    "max_iter_",
+    "n_iter_",
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+)
 # Rows encoded at once before training.
 ENCODING_CHUNK = 2**12
 
@@ -165,7 +178,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         else:
             n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
             if n_teachers:
-                start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
+                try:
+                    start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
+                except InterruptedTeacherError as interruption:
+                    return self._become(interruption.best)
             else:
                 start = self._learn_from_rows(rows, weight, validation_rows, rng, generator)
         encoding, flow, train, validation = start.encoding, start.flow, start.train, start.validation
@@ -200,6 +216,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 "batch_size_": batch_size,
                 "max_iter_": max_iter,
                 "n_iter_": len(losses),
+                "stop_reason_": result.stop_reason,
                 "loss_curve_": losses,
                 "validation_scores_": scores or None,
                 "best_validation_score_": result.best_score + start.units_val if scores else None,
@@ -219,7 +236,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     train,
                     validation,
                     max_iter=max_iter,
-                    max_time=None if self.max_time is None else max(0.0, begin + self.max_time - time.perf_counter()),
+                    max_time=None if self.max_time is None else max(1e-3, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
                     learning_rate=self.learning_rate,
                     weight_decay=self.weight_decay,
@@ -272,12 +289,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
         """Start from a flow of a teacher, and with rows that it draws."""
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
-        n_draws = max(MIN_DRAWS, DRAWS_PER_ROW * len(rows))
         if validation_rows is None:
             validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
         flow = copy.deepcopy(teacher.start_.flow_).float().requires_grad_(True).train()
         encoding, device = teacher.start_.encoding_, self._resolve_device()
-        train, units = _encode_rows(encoding, *_evenly_weighted(teacher.draw(n_draws)), device)
+        train, units = _encode_rows(encoding, *_evenly_weighted(teacher.draw(default_n_draws(len(rows)))), device)
         validation, units_val = _encode_rows(encoding, *validation_rows, np.arange(len(validation_rows[0])), device)
         early_stopping = self.early_stopping == "auto" or self.early_stopping
         start = teacher.start_
@@ -322,6 +338,19 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 f"The 'device' parameter of {type(self).__name__} must be 'auto' or a device that torch can use here."
                 f" Got {self.device!r} instead: {error}"
             ) from error
+
+    def _become(self, flow):
+        """Take over what another flow has learned, when the user interrupts the fit of a teacher."""
+        for name in FITTED_ATTRIBUTES:
+            setattr(self, name, getattr(flow, name))
+        self.stop_reason_ = "interrupted"
+        warnings.warn(
+            "Training interrupted by the user before the flow had begun to learn from its teacher; the teacher's best flow so"
+            " far is kept.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return self
 
     def _warn_about_the_end(self, result):
         if result.stop_reason == "interrupted":

@@ -77,6 +77,8 @@ class RealNVPDensity(BaseFlowDensity):
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
         Number of epochs, over all fits since the last cold start.
+    stop_reason_ : {"max_iter", "max_time", "early_stopping", "callback", "interrupted"}
+        Why the last fit ended.
     batch_size_ : int
         Largest batch of the last fit.
     max_iter_ : int or None

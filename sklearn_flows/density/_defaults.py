@@ -14,8 +14,9 @@ MIN_ROWS_FOR_TEACHERS = 40
 MAX_ROWS_FOR_TEACHERS = 1_000
 TEACHERS = 2
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
-MIN_DRAWS = 20_000
-DRAWS_PER_ROW = 10
+DRAWS_PER_ROW = 100
+ENOUGH_DRAWS = 20_000
+MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
 EPOCHS_WITH_TEACHER = 20
 
@@ -74,3 +75,19 @@ def default_n_teachers(n_rows):
         Number of fits of each density.
     """
     return TEACHERS if MIN_ROWS_FOR_TEACHERS <= n_rows <= MAX_ROWS_FOR_TEACHERS else 0
+
+
+def default_n_draws(n_rows):
+    """How many rows are drawn from a teacher.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of distinct rows that it was fitted to.
+
+    Returns
+    -------
+    int
+        Number of draws.
+    """
+    return max(min(DRAWS_PER_ROW * n_rows, ENOUGH_DRAWS), MIN_DRAWS_PER_ROW * n_rows)

@@ -22,6 +22,14 @@ SHARE_OF_TIME = 0.5
 MAX_ROUNDS = 10
 
 
+class InterruptedTeacherError(Exception):
+    """The user has interrupted the fit of a teacher; its best flow so far is in ``best``."""
+
+    def __init__(self, best):
+        super().__init__("the fit of the teacher was interrupted")
+        self.best = best
+
+
 class Teacher:
     """A mixture of flows from different starts and of simpler densities, each fitted to all parts of a table but one.
 
@@ -66,6 +74,11 @@ class Teacher:
         -------
         self : Teacher
             The fitted teacher, with the flow that another one should start from in ``start_``.
+
+        Raises
+        ------
+        InterruptedTeacherError
+            If the user interrupts the fit, and a flow has learned something until then.
         """
         part = self.rng.permutation(len(rows)) % N_PARTS
         left_out = range(self.n_parts_left_out)
@@ -76,8 +89,16 @@ class Teacher:
         for member in members:
             set_random_states(member, self.rng)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that learns from them has the same settings
-            fit_members(members, [*left_out] * len(kinds), rows, weight, part, len(rows))
+            # What there is to say is said by the flow that learns from them.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", message="Training interrupted by the user")
+            try:
+                fit_members(members, [*left_out] * len(kinds), rows, weight, part, len(rows))
+            except KeyboardInterrupt as interruption:
+                finished = [member for fits in kinds[: len(self._flows)] for member in fits if hasattr(member, "flow_")]
+                if not finished:
+                    raise
+                raise InterruptedTeacherError(max(finished, key=lambda flow: flow.best_validation_score_)) from interruption
         judges = [np.flatnonzero(part == k) for k in left_out]
         log_densities = np.array(
             [

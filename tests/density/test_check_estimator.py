@@ -13,15 +13,23 @@ import sys
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_flows import BaggingDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows import (
+    BaggingDensity,
+    MAFDensity,
+    MixtureDensity,
+    NeuralSplineFlowDensity,
+    RealNVPDensity,
+    StackingDensity,
+)
 
 ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, RealNVPDensity]
-SMALL = {"n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5}
+SMALL = {"n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5, "n_teachers": 0}
 SMALL_ESTIMATORS = [
     *(Density(**SMALL) for Density in ESTIMATORS),
     NeuralSplineFlowDensity(layer="coupling", **SMALL),
     MAFDensity(base="mixture", early_stopping=True, **SMALL),
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
+    StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], cv=2),
 ]
 
 CHECK_IN_A_FRESH_INTERPRETER = """
@@ -80,7 +88,7 @@ def test_check_estimator(estimator, check):
         check(estimator)
 
 
-@pytest.mark.parametrize("Density", [*ESTIMATORS, BaggingDensity])
+@pytest.mark.parametrize("Density", [*ESTIMATORS, MixtureDensity])
 def test_check_estimator_at_the_defaults(Density):
     results = check_in_a_fresh_interpreter(Density())
     assert len(results) > 45

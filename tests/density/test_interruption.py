@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_moons
 
+from sklearn_flows import BaggingDensity
 from sklearn_flows.training import _loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -103,3 +104,20 @@ def test_a_fit_after_an_interrupted_one_is_as_if_nothing_had_happened(density, m
         density.fit(moons)
     interrupt_at(None)
     np.testing.assert_array_equal(density.fit(moons).score_samples(moons), expected)
+
+
+def test_when_a_teacher_is_interrupted_its_best_flow_is_kept(make_density, moons, interrupt_at):
+    density = make_density(max_iter=6, batch_size=20, n_teachers=2)
+    interrupt_at(3 * N_BATCHES + 1)
+    with pytest.warns(UserWarning, match="interrupted by the user before the flow had begun to learn from its teacher"):
+        density.fit(moons)
+    assert density.stop_reason_ == "interrupted"
+    assert np.isfinite(density.score(moons))
+    assert density.sample(3).shape == (3, 2)
+    assert density.n_iter_ == 3
+
+
+def test_an_ensemble_is_interrupted_with_the_flow_that_is_being_fitted(density, moons, interrupt_at):
+    interrupt_at(2)
+    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        BaggingDensity(density, n_estimators=3).fit(moons)

@@ -1,0 +1,56 @@
+"""Mixtures as estimators. What they are fitted by is tested beside it."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+from sklearn_flows import MixtureDensity
+from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
+
+
+@parametrize_with_density_checks([MixtureDensity(), MixtureDensity(1, covariance_type="diag", margins="smooth")])
+def test_density_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def skewed():
+    rng = np.random.RandomState(0)
+    return np.column_stack([rng.exponential(size=600), 10 + rng.rand(600)])
+
+
+def test_a_single_component_is_a_gaussian_where_the_rows_are():
+    rng = np.random.RandomState(0)
+    X, test = (rng.multivariate_normal([5, -3], [[4, 1], [1, 2]], size=n) for n in (2000, 2000))
+    density = MixtureDensity(1, random_state=0).fit(X)
+    assert density.n_components_ == 1
+    assert density.score(test) == pytest.approx(GaussianMixture(1).fit(X).score(test), abs=0.01)
+
+
+def test_a_diagonal_with_smooth_margins_is_a_product_of_its_columns(skewed):
+    density = MixtureDensity(1, covariance_type="diag", margins="smooth", random_state=0).fit(skewed)
+    test = np.column_stack([stats.expon.rvs(size=3000, random_state=1), stats.uniform(10, 1).rvs(3000, random_state=2)])
+    truth = stats.expon.logpdf(test[:, 0]).mean()
+    # Kernels lose a little at the sharp ends; a Gaussian loses 0.6.
+    assert density.score(test) > truth - 0.12
+    left, right = density.score_samples([[0.5, 10.2], [0.5, 10.8]]) - density.score_samples([[2.0, 10.2], [2.0, 10.8]])
+    # Unless the tails tie them: the columns' ratios don't depend on each other.
+    if density.df_ == np.inf:
+        assert left == pytest.approx(right, abs=1e-5)
+
+
+def test_latents_are_standard_normal(skewed):
+    latents = MixtureDensity(margins="smooth", random_state=0).fit(skewed).transform(skewed)
+    for column in latents.T:
+        assert stats.kstest(column, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(latents.T)[0, 1]) < 0.15
+
+
+def test_what_was_chosen_is_told():
+    rng = np.random.RandomState(0)
+    X = 5 * rng.randn(4, 2)[rng.randint(4, size=400)] + 0.2 * rng.randn(400, 2)
+    density = MixtureDensity(random_state=0).fit(X)
+    assert density.n_components_ >= 4
+    heavy = MixtureDensity(1, random_state=0).fit(stats.multivariate_t([0, 0], df=2).rvs(800, random_state=0))
+    assert heavy.df_ <= 4

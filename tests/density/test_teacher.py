@@ -1,0 +1,180 @@
+"""Flows that learn from a teacher, and what they start from."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.datasets import make_moons
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows.density import _base, _scouting
+from sklearn_flows.density._scouting import scout
+from sklearn_flows.density._teacher import Teacher
+from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
+
+SMALL = {"n_transforms": 2, "hidden_layer_sizes": (16,)}
+
+
+@pytest.fixture(scope="module")
+def moons():
+    return make_moons(150, noise=0.1, random_state=0)[0]
+
+
+@pytest.fixture(scope="module")
+def teacher(moons):
+    flow = NeuralSplineFlowDensity(max_iter=20, **SMALL)
+    return Teacher(flow, 2, np.random.RandomState(0)).fit(moons, np.ones(len(moons)))
+
+
+@parametrize_with_density_checks([MAFDensity(n_teachers=1, max_iter=3, n_transforms=1, hidden_layer_sizes=(4,))])
+def test_density_contract(estimator, check):
+    check(estimator)
+
+
+def test_a_teacher_is_a_mixture_of_flows_and_simpler_densities(teacher):
+    kinds = {(type(member).__name__, getattr(member, "base", None), member.margins) for member in teacher.members_}
+    assert kinds == {
+        ("NeuralSplineFlowDensity", "student", "bent"),
+        ("NeuralSplineFlowDensity", "mixture", "linear"),
+        ("NeuralSplineFlowDensity", "mixture", "smooth"),
+        ("MixtureDensity", None, "linear"),
+        ("MixtureDensity", None, "smooth"),
+    }
+    assert teacher.shares_.sum() == pytest.approx(1)
+    assert (teacher.shares_ > 0).all()
+
+
+def test_a_teacher_draws_rows_near_the_table(teacher, moons):
+    rows = teacher.draw(4000)
+    assert rows.shape == (4000, 2)
+    span = np.ptp(moons, axis=0)
+    assert (rows >= moons.min(axis=0) - span).all()
+    assert (rows <= moons.max(axis=0) + span).all()
+    # A standard error is about 0.012.
+    np.testing.assert_allclose(rows.mean(axis=0), moons.mean(axis=0), atol=0.1)
+
+
+def test_starts_that_the_user_sets_are_kept(moons):
+    flow = RealNVPDensity(base="mixture", max_iter=2, **SMALL)
+    teacher = Teacher(flow, 1, np.random.RandomState(0)).fit(moons, np.ones(len(moons)))
+    flows = [member for member in teacher.members_ if isinstance(member, RealNVPDensity)]
+    assert {flow.base for flow in flows} == {"mixture"}
+    assert {flow.margins for flow in flows} == {"bent", "linear", "smooth"}
+
+
+def test_a_flow_that_has_a_teacher_beats_one_that_has_none():
+    rng = np.random.RandomState(0)
+    mixing = rng.randn(6, 6)
+    train, test = (np.exp(0.5 * rng.randn(n, 6) @ mixing) for n in (150, 2000))
+    alone, taught = (NeuralSplineFlowDensity(n_teachers=n, random_state=0).fit(train).score(test) for n in (0, 2))
+    # By about a nat.
+    assert taught > alone + 0.3
+
+
+def test_fitted_values_say_what_was_chosen(moons):
+    density = NeuralSplineFlowDensity(random_state=0, max_iter=2, **SMALL).fit(moons)
+    assert density.n_teachers_ == 2
+    assert density.base_ in ("student", "mixture")
+    assert density.margins_ in ("linear", "bent", "smooth")
+    assert NeuralSplineFlowDensity(max_iter=2, **SMALL).fit(moons[:39]).n_teachers_ == 0
+    plain = NeuralSplineFlowDensity(base="normal", margins="linear", n_teachers=0, max_iter=2, **SMALL).fit(moons)
+    assert (plain.base_, plain.margins_, plain.n_teachers_) == ("normal", "linear", 0)
+
+
+def test_a_warm_start_goes_on_with_the_rows_themselves(moons):
+    density = NeuralSplineFlowDensity(warm_start=True, random_state=0, max_iter=2, **SMALL).fit(moons)
+    before = density.base_, density.margins_
+    density.fit(moons)
+    assert (density.base_, density.margins_, density.n_iter_, density.n_teachers_) == (*before, 4, 0)
+
+
+def test_a_short_fit_warns_once(moons):
+    with pytest.warns(ConvergenceWarning) as caught:
+        NeuralSplineFlowDensity(max_iter=1, random_state=0, **SMALL).fit(moons)
+    assert len([warning for warning in caught if warning.category is ConvergenceWarning]) == 1
+
+
+# --- scouts ---
+
+
+TRUTHS = {
+    "heavy tails in all directions": (stats.multivariate_t(np.zeros(3), np.eye(3) + 0.5, df=2), {"linear"}),
+    "groups": (None, {"linear", "smooth"}),
+}
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_scouts_find_a_start(name, monkeypatch):
+    rng = np.random.RandomState(0)
+    truth, margins = TRUTHS[name]
+    if truth is None:
+        X = 4 * rng.randn(6, 3)[rng.randint(6, size=1200)] + 0.3 * rng.randn(1200, 3)
+    else:
+        X = truth.rvs(1200, random_state=rng)
+    monkeypatch.setattr(_scouting, "MIN_SEEN", 300)
+    flow = NeuralSplineFlowDensity(max_iter=15, **SMALL)
+    assert scout(flow, X, np.ones(len(X)), rng)[1] in margins
+    assert scout(flow.set_params(margins="smooth"), X, np.ones(len(X)), rng)[1] == "smooth"
+    assert scout(flow.set_params(margins="bent", base="normal"), X, np.ones(len(X)), rng) == ("normal", "bent")
+
+
+def test_few_rows_send_no_scouts(moons):
+    assert scout(NeuralSplineFlowDensity(), moons, np.ones(len(moons)), np.random.RandomState(0)) == ("student", "bent")
+
+
+# --- limited time ---
+
+
+class Clock:
+    """A clock that a tenth of a second goes by on whenever somebody looks at it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 0.1
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(_base.time, "perf_counter", clock.perf_counter)
+    return clock
+
+
+def test_a_fit_ends_when_its_time_is_up(clock, moons):
+    density = NeuralSplineFlowDensity(max_time=10.0, n_teachers=0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
+    assert density.max_iter_ is None
+    assert 9.5 < clock.now < 12
+    assert np.isfinite(density.score(moons))
+
+
+def test_the_time_is_shared_with_teachers(clock, moons):
+    density = NeuralSplineFlowDensity(max_time=20.0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
+    assert density.n_teachers_ == 2
+    assert clock.now < 25
+    assert density.n_iter_ >= 1
+
+
+def test_the_learning_rate_falls_to_zero_within_the_time(clock, moons, monkeypatch):
+    from sklearn_flows.training import _loop
+
+    rates = []
+    step = _loop.AdamW.step
+    monkeypatch.setattr(_loop.AdamW, "step", lambda self, rate: rates.append(rate) or step(self, rate))
+    MAFDensity(max_time=10.0, n_teachers=0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
+    assert max(rates) == pytest.approx(1e-3, rel=0.2)
+    assert rates[-1] < 1e-4
+    assert np.argmax(rates) < len(rates) / 4
+
+
+@pytest.mark.parametrize("max_time", [0, -1.0, "long"])
+def test_a_time_that_is_none_is_refused(moons, max_time):
+    with pytest.raises(ValueError, match="max_time"):
+        NeuralSplineFlowDensity(max_time=max_time).fit(moons)
+
+
+def test_a_little_time_is_enough_for_a_density(moons):
+    density = NeuralSplineFlowDensity(max_time=1e-6, random_state=0, **SMALL).fit(moons)
+    assert np.isfinite(density.score(moons))
