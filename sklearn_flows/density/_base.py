@@ -33,8 +33,10 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
 from ._defaults import (
+    EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MIN_ROWS_FOR_EARLY_STOPPING,
+    SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     default_batch_size,
     default_max_iter,
@@ -265,7 +267,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     def _go_on(self, rows, weight, validation_rows, rng):
         """Start where the last fit has ended."""
         encoding = self.encoding_
-        train, units, validation, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
+        train, validation, units, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
         n_features = train.values.shape[1]
         base = copy.deepcopy(self.flow_.base).float() if isinstance(self.flow_.base, StudentMixture) else None
         flow = self._build_flow(torch.eye(n_features, dtype=torch.float64), base, torch_generator(0))
@@ -282,30 +284,61 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         base, margins = scout(self, rows, weight, rng)
         # From all rows: a column that varies may be constant among those that are not held out.
         encoding = TableEncoding.fit(rows, weight, margins)
-        train, units, validation, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
+        train, validation, units, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
         flow = self._build_flow(*_fit_base(base, train, validation, rng), generator)
         return _Start(encoding, flow, base, margins, train, validation, units, units_val, early_stopping)
 
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
-        """Start from a flow of a teacher, and with rows that it draws."""
+        """Start from a flow of a teacher, and with rows that it draws: from that flow which soonest comes closest to it."""
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
+        draws = _evenly_weighted(teacher.draw(default_n_draws(len(rows))))
         if validation_rows is None:
             validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
-        flow = copy.deepcopy(teacher.start_.flow_).float().requires_grad_(True).train()
-        encoding, device = teacher.start_.encoding_, self._resolve_device()
-        train, units = _encode_rows(encoding, *_evenly_weighted(teacher.draw(default_n_draws(len(rows)))), device)
-        validation, units_val = _encode_rows(encoding, *validation_rows, np.arange(len(validation_rows[0])), device)
         early_stopping = self.early_stopping == "auto" or self.early_stopping
-        start = teacher.start_
-        return _Start(encoding, flow, start.base, start.margins, train, validation, units, units_val, early_stopping)
+        best, best_score = None, -math.inf
+        for candidate in teacher.flows_:
+            flow = copy.deepcopy(candidate.flow_).float().requires_grad_(True).train().to(self._resolve_device())
+            train, validation, units, units_val = self._encode_parts(
+                candidate.encoding_, draws, (*validation_rows, np.arange(len(validation_rows[0])))
+            )
+            score = self._train_for_a_trial(flow, train, validation, rng) + units_val
+            if score > best_score or best is None:
+                chosen = candidate.encoding_, flow, candidate.base, candidate.margins
+                best, best_score = _Start(*chosen, train, validation, units, units_val, early_stopping), score
+        return best
+
+    def _train_for_a_trial(self, flow, train, validation, rng):
+        batch_size = default_batch_size(len(train.values)) if self.batch_size == "auto" else self.batch_size
+        with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
+            result = fit_flow(
+                flow,
+                train,
+                validation,
+                max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
+                max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
+                batch_size=batch_size,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                early_stopping=True,
+                n_iter_no_change=self.n_iter_no_change,
+                tol=self.tol,
+                generator=torch_generator(draw_seed(rng)),
+                n_compiled_threads=torch.get_num_threads(),
+            )
+        if result.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        return result.best_score
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):
         """Split canonical rows and encode them; say, too, whether to stop early."""
-        device = self._resolve_device()
         part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
+        return *self._encode_parts(encoding, part, part_val), early_stopping
+
+    def _encode_parts(self, encoding, part, part_val):
+        device = self._resolve_device()
         train, units = _encode_rows(encoding, *part, device)
         validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
-        return train, units, validation, units_val, early_stopping
+        return train, validation, units, units_val
 
     def _hold_out(self, rows, weight, validation_rows, rng):
         """Split canonical rows.

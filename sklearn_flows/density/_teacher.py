@@ -12,8 +12,6 @@ from ._mixture import MixtureDensity
 
 # Flows from different starts, as pairs of base and margins.
 STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
-# The first of them learns best from a teacher, unless another one is better by so many nats on rows that were left out.
-CLEARLY_BETTER = 1.0
 # A flow stops on a tenth of the rows.
 N_PARTS = 10
 # Share of the time that its flows have together, where time is limited.
@@ -59,8 +57,9 @@ class Teacher:
         # Not clones: these would report to the callbacks of the flow.
         self._flows = [type(flow)(**parameters | {"base": base, "margins": margins}) for base, margins in starts]
         margins = ["linear", "smooth"] if flow.margins == "auto" else [flow.margins]
-        self._others = [MixtureDensity(1, margins=m) for m in margins]
-        self._others.append(MixtureDensity(1, covariance_type="diag", margins=margins[-1]))
+        self._simple = [MixtureDensity(1, margins=m) for m in margins]
+        self._simple.append(MixtureDensity(1, covariance_type="diag", margins=margins[-1]))
+        self._mixtures = [MixtureDensity(margins=m) for m in margins]
 
     def fit(self, rows, weight):
         """Fit the densities and their weights.
@@ -73,7 +72,7 @@ class Teacher:
         Returns
         -------
         self : Teacher
-            The fitted teacher, with the flow that another one should start from in ``start_``.
+            The fitted teacher.
 
         Raises
         ------
@@ -81,11 +80,12 @@ class Teacher:
             If the user interrupts the fit, and a flow has learned something until then.
         """
         part = self.rng.permutation(len(rows)) % N_PARTS
-        left_out = range(self.n_parts_left_out)
-        kinds = [
-            [type(density)(**density.get_params(deep=False)) for _ in left_out] for density in [*self._flows, *self._others]
-        ]
+        # Mixtures cost little, so there is one for each part.
+        n_fits = {density: self.n_parts_left_out for density in [*self._flows, *self._simple]}
+        n_fits |= dict.fromkeys(self._mixtures, N_PARTS)
+        kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
         members = [member for fits in kinds for member in fits]
+        left_out = [k for fits in kinds for k in range(len(fits))]
         for member in members:
             set_random_states(member, self.rng)
         with warnings.catch_warnings():
@@ -93,25 +93,26 @@ class Teacher:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", message="Training interrupted by the user")
             try:
-                fit_members(members, [*left_out] * len(kinds), rows, weight, part, len(rows))
+                fit_members(members, left_out, rows, weight, part, len(rows))
             except KeyboardInterrupt as interruption:
                 finished = [member for fits in kinds[: len(self._flows)] for member in fits if hasattr(member, "flow_")]
                 if not finished:
                     raise
                 raise InterruptedTeacherError(max(finished, key=lambda flow: flow.best_validation_score_)) from interruption
-        judges = [np.flatnonzero(part == k) for k in left_out]
+        judges = [np.flatnonzero(part == k) for k in range(self.n_parts_left_out)]
         log_densities = np.array(
             [
-                np.concatenate([fit.score_samples(rows[judge]) for fit, judge in zip(fits, judges, strict=True)])
+                np.concatenate([fit.score_samples(rows[judge]) for fit, judge in zip(fits, judges, strict=False)])
                 for fits in kinds
             ]
         )
         judge = np.concatenate(judges)
         shares = mixture_weights(log_densities, weight[judge] / weight[judge].mean())
-        self.members_, self.shares_ = members, np.repeat(shares / len(judges), len(judges))
-        scores = log_densities[: len(self._flows)] @ weight[judge] / weight[judge].sum()
-        best = scores.argmax()
-        self.start_ = kinds[best if scores[best] > scores[0] + CLEARLY_BETTER else 0][0]
+        self.members_ = members
+        self.shares_ = np.concatenate(
+            [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]
+        )
+        self.flows_ = [fits[0] for fits in kinds[: len(self._flows)]]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
         with np.errstate(over="ignore"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +19,15 @@ Floats = npt.NDArray[np.float64]
 # diagonal.
 MAX_COMPONENTS = 64
 PRIOR_ROWS = (1.0, 5.0, math.inf)
-DIAGONAL_SHARES = (0.003, 0.03, 0.2)
+DIAGONAL_SHARES = (3e-5, 0.003, 0.03, 0.2)
+# Where rows are few, a component for each is tried too, all of one shape: a kernel density estimate, of these bandwidths.
+BANDWIDTHS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7)
 # Degrees of freedom that are tried once the best normal mixture is known: with its number of components, and with one.
 DEGREES_OF_FREEDOM = (20.0, 8.0, 4.0, 2.0, 1.0)
 # A component needs this many rows, or the number isn't tried.
 ROWS_PER_COMPONENT = 5
 # Added to all variances, in units of those of the columns.
-MIN_VARIANCE = 1e-4
+MIN_VARIANCE = 1e-6
 MAX_EM_STEPS = 60
 PATIENCE = 5
 TOLERANCE = 1e-4
@@ -188,7 +190,7 @@ def fit_mixture(
         else:
             covariances = (scatter + prior_rows * prior) / (n + prior_rows)[:, None, None]
         mixture = Mixture(shares, means, np.linalg.inv(np.linalg.cholesky(covariances)), df)
-        score = float(weight_val @ mixture.log_density(Z_val) / weight_val.sum())
+        score = _score(mixture, Z_val, weight_val)
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
             best, best_score = mixture, score
@@ -204,6 +206,10 @@ def fit_mixture(
         last = current
     assert best is not None
     return best, best_score
+
+
+def _score(mixture: Mixture, Z: Floats, weight: Floats) -> float:
+    return float(weight @ mixture.log_density(Z) / weight.sum())
 
 
 def _at_most(
@@ -249,7 +255,7 @@ def choose_mixture(
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
-    diagonal_shares = (1.0,) if diagonal else DIAGONAL_SHARES if few else DIAGONAL_SHARES[:2]
+    diagonal_shares = (1.0,) if diagonal else DIAGONAL_SHARES if few else DIAGONAL_SHARES[:-1]
     # Of a single component the prior says nothing new.
     priors = PRIOR_ROWS if few and numbers != [1] else PRIOR_ROWS[:1]
     tried: list[tuple[float, Mixture]] = []
@@ -262,7 +268,7 @@ def choose_mixture(
         return score
 
     # One thing after the other: all combinations would take several times as long and bring next to nothing.
-    best = numbers[0], priors[0], diagonal_shares[len(diagonal_shares) // 2], math.inf
+    best = numbers[0], priors[0], diagonal_shares[-1 if diagonal else -2], math.inf
     best_score = -math.inf
 
     def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int) -> None:
@@ -287,5 +293,19 @@ def choose_mixture(
     improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
         improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
+    if few and n_components is None:
+        tried += [(_score(mixture, rows_val, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
     score, mixture = max(tried, key=lambda pair: pair[0])
     return mixture, score
+
+
+def _kernels(Z: Floats, weight: Floats, diagonal: bool) -> Iterator[Mixture]:
+    """Kernel density estimates whose kernels are spherical, or have the shape of the rows' covariance."""
+    share = weight / weight.sum()
+    identity = np.eye(Z.shape[1])
+    covariance = np.cov(Z.T, aweights=share, ddof=0).reshape(identity.shape)
+    shapes = [identity] if diagonal else [identity, (1 - DIAGONAL_SHARES[-2]) * covariance + DIAGONAL_SHARES[-2] * identity]
+    for shape in shapes:
+        whitening = np.linalg.inv(np.linalg.cholesky(shape))
+        for bandwidth in BANDWIDTHS:
+            yield Mixture(share, Z, np.repeat(whitening[None] / bandwidth, len(Z), axis=0), math.inf)
