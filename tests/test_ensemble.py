@@ -26,7 +26,7 @@ def X():
     return make_moons(120, noise=0.1, random_state=0)[0]
 
 
-@parametrize_with_density_checks([BaggingDensity(MEMBER, n_estimators=2), StackingDensity(KINDS, cv=2)])
+@parametrize_with_density_checks([BaggingDensity(MEMBER, n_estimators=2), StackingDensity(KINDS, n_parts=2)])
 def test_density_contract(estimator, check):
     check(estimator)
 
@@ -134,7 +134,7 @@ def test_default_members_differ():
 
 @pytest.fixture(scope="module")
 def stack(X):
-    return StackingDensity([*KINDS, ("kernels", KernelDensity(bandwidth=0.2))], cv=4, random_state=0).fit(X)
+    return StackingDensity([*KINDS, ("kernels", KernelDensity(bandwidth=0.2))], n_parts=4, random_state=0).fit(X)
 
 
 def test_a_stack_is_the_weighted_mixture_of_what_it_holds(stack, X):
@@ -147,7 +147,7 @@ def test_a_stack_is_the_weighted_mixture_of_what_it_holds(stack, X):
 
 
 def test_a_stack_of_one_is_that_density(X):
-    stack = StackingDensity([("mixture", MixtureDensity(2, random_state=0))], cv=3, random_state=0).fit(X)
+    stack = StackingDensity([("mixture", MixtureDensity(2, random_state=0))], n_parts=3, random_state=0).fit(X)
     assert stack.weights_ == pytest.approx([1])
     np.testing.assert_allclose(stack.score_samples(X), stack.estimators_[0].score_samples(X), rtol=1e-12)
 
@@ -155,7 +155,7 @@ def test_a_stack_of_one_is_that_density(X):
 def test_a_density_is_judged_by_rows_that_it_has_not_seen(X):
     # Kernels that narrow are nearly infinite at the rows they have seen, and nearly zero elsewhere.
     narrow = KernelDensity(bandwidth=1e-4)
-    stack = StackingDensity([("narrow", narrow), ("mixture", MixtureDensity())], cv=5, random_state=0).fit(X)
+    stack = StackingDensity([("narrow", narrow), ("mixture", MixtureDensity())], n_parts=5, random_state=0).fit(X)
     assert narrow.fit(X).score_samples(X).mean() > stack.named_estimators_.mixture.score(X) + 5
     assert stack.weights_[0] < 0.02
     assert stack.out_of_part_scores_[0] < stack.out_of_part_scores_[1] - 100
@@ -223,7 +223,7 @@ def test_what_cannot_be_stacked_is_refused(X, estimators, message):
 
 
 def test_weights_that_a_density_cannot_take_are_refused(X):
-    stack = StackingDensity([*KINDS, ("gaussian", GaussianMixture())], cv=2)
+    stack = StackingDensity([*KINDS, ("gaussian", GaussianMixture())], n_parts=2)
     with pytest.raises(ValueError, match="takes no sample_weight"):
         stack.fit(X, sample_weight=np.ones(len(X)))
 
@@ -237,12 +237,12 @@ class Undefined(GaussianMixture):
 
 def test_a_density_that_scores_with_nan_is_refused(X):
     with pytest.raises(ValueError, match="'lost' scores 120 rows with NaN"):
-        StackingDensity([*KINDS, ("lost", Undefined())], cv=2).fit(X)
+        StackingDensity([*KINDS, ("lost", Undefined())], n_parts=2).fit(X)
 
 
 def test_the_default_densities_differ():
     X = make_moons(60, noise=0.1, random_state=0)[0]
-    stack = StackingDensity(cv=2, random_state=0).fit(X)
+    stack = StackingDensity(n_parts=2, random_state=0).fit(X)
     assert list(stack.named_estimators_)[:3] == ["flow", "flow_on_mixture", "flow_on_smooth_mixture"]
     assert len(stack.weights_) == 8
     assert np.isfinite(stack.score(X))

@@ -57,7 +57,7 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
         Named densities with ``fit``, ``score_samples`` and ``sample``; scikit-learn's too. None stands for three neural spline
         flows from different starts, two mixtures, two multivariate Student t distributions (the normal among them) and a
         product of densities of single columns.
-    cv : int or "auto", default="auto"
+    n_parts : int or "auto", default="auto"
         Number of parts. "auto" takes 10, with more than 3,000 distinct rows 5 and with more than 20,000 rows 3.
     n_jobs : int, default=None
         Number of fits at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend`` context; -1 means all
@@ -90,8 +90,8 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
 
     Notes
     -----
-    A fit takes as long as ``cv`` fits of all densities, divided by ``n_jobs``. A mixture of densities has no latent space, so
-    there is no ``transform``.
+    A fit takes as long as ``n_parts`` fits of all densities, divided by ``n_jobs``. A mixture of densities has no latent space,
+    so there is no ``transform``.
 
     References
     ----------
@@ -104,7 +104,7 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
     >>> from sklearn_flows import MixtureDensity, StackingDensity
     >>> X = load_iris().data[:, 2:]
     >>> estimators = [("mixture", MixtureDensity()), ("kernels", KernelDensity(bandwidth=0.2))]
-    >>> density = StackingDensity(estimators, cv=5, random_state=0).fit(X)
+    >>> density = StackingDensity(estimators, n_parts=5, random_state=0).fit(X)
     >>> density.weights_.shape
     (2,)
     >>> density.sample(3, random_state=0).shape
@@ -113,15 +113,15 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
 
     _parameter_constraints = {
         "estimators": [list, None],
-        "cv": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
+        "n_parts": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimators=None, *, cv="auto", n_jobs=None, verbose=0, random_state=None):
+    def __init__(self, estimators=None, *, n_parts="auto", n_jobs=None, verbose=0, random_state=None):
         self.estimators = estimators
-        self.cv = cv
+        self.n_parts = n_parts
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
@@ -199,7 +199,7 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
         rng = np.random.RandomState(draw_seed(self.random_state))
         n_given = len(X)
         rows, weight = canonical_rows(X, weight)
-        n_parts = min(_default_parts(len(rows)) if self.cv == "auto" else self.cv, len(rows))
+        n_parts = min(_default_parts(len(rows)) if self.n_parts == "auto" else self.n_parts, len(rows))
         part = rng.permutation(len(rows)) % n_parts
         members = [[clone(estimator) for _ in range(n_parts)] for estimator in estimators]
         for member in [member for fits in members for member in fits]:

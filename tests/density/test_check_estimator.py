@@ -29,7 +29,7 @@ SMALL_ESTIMATORS = [
     NeuralSplineFlowDensity(layer="coupling", **SMALL),
     MAFDensity(base="mixture", early_stopping=True, **SMALL),
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
-    StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], cv=2),
+    StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
 ]
 
 CHECK_IN_A_FRESH_INTERPRETER = """
@@ -88,7 +88,7 @@ def test_check_estimator(estimator, check):
         check(estimator)
 
 
-@pytest.mark.parametrize("Density", [*ESTIMATORS, MixtureDensity])
+@pytest.mark.parametrize("Density", [NeuralSplineFlowDensity, MixtureDensity])
 def test_check_estimator_at_the_defaults(Density):
     results = check_in_a_fresh_interpreter(Density())
     assert len(results) > 45
