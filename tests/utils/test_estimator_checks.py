@@ -31,7 +31,7 @@ except ImportError:
 # Worker processes can't import this module, so its classes go to them whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-SMALL = {"n_transforms": 2, "hidden_layer_sizes": (16,), "max_iter": 4}
+SMALL = {"n_transforms": 2, "hidden_layer_sizes": (16,), "max_iter": 4, "n_teachers": 0}
 FLOATS = [np.float64, np.float32]
 
 
