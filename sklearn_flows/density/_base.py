@@ -301,16 +301,27 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             train, validation, units, units_val = self._encode_parts(
                 candidate.encoding_, draws, (*validation_rows, np.arange(len(validation_rows[0])))
             )
-            score = self._train_for_a_trial(flow, train, validation, rng) + units_val
+            try:
+                result = self._train_for_a_trial(flow, train, validation, rng)
+            except DivergedError:
+                continue
+            if result.stop_reason == "interrupted":
+                raise InterruptedTeacherError(candidate)
+            score = result.best_score + units_val
             if score > best_score or best is None:
                 chosen = candidate.encoding_, flow, candidate.base, candidate.margins
                 best, best_score = _Start(*chosen, train, validation, units, units_val, early_stopping), score
+        if best is None:
+            raise ValueError(
+                f"Training of {type(self).__name__} diverged for every start. Lower learning_rate, or set n_teachers=0 to learn"
+                " from the rows themselves."
+            )
         return best
 
     def _train_for_a_trial(self, flow, train, validation, rng):
         batch_size = default_batch_size(len(train.values)) if self.batch_size == "auto" else self.batch_size
         with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
-            result = fit_flow(
+            return fit_flow(
                 flow,
                 train,
                 validation,
@@ -325,9 +336,6 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 generator=torch_generator(draw_seed(rng)),
                 n_compiled_threads=torch.get_num_threads(),
             )
-        if result.stop_reason == "interrupted":
-            raise KeyboardInterrupt
-        return result.best_score
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):
         """Split canonical rows and encode them; say, too, whether to stop early."""
