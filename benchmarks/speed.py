@@ -208,6 +208,9 @@ def our_estimator(family, n_features):
         "max_iter": 1,
         "batch_size": 256,
         "early_stopping": False,
+        "margins": "linear",
+        "base": "normal",
+        "n_teachers": 0,
         "random_state": 0,
     }
     if is_spline(family):

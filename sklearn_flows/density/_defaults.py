@@ -8,9 +8,7 @@ MIN_ROWS_FOR_EARLY_STOPPING = 100
 STEPS_WITHOUT_STOPPING = 30
 STEPS_PER_ROOT_ROW = 100
 MAX_STEPS = 10_000
-# With fewer rows a tenth of them can't judge. With more the mean of several flows is hardly better than one, and so sharp that
-# another one takes long to learn it.
-MIN_ROWS_FOR_TEACHERS = 40
+# With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 1_000
 TEACHERS = 2
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -64,7 +62,7 @@ def default_max_iter(n_rows, batch_size, early_stopping):
 
 
 def default_n_teachers(n_rows):
-    """How many times the teacher's densities are fitted: not at all where the rows are too few or enough.
+    """How many times the teacher's densities are fitted: not at all where a tenth of the rows can't judge, or rows are enough.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ def default_n_teachers(n_rows):
     int
         Number of fits of each density.
     """
-    return TEACHERS if MIN_ROWS_FOR_TEACHERS <= n_rows <= MAX_ROWS_FOR_TEACHERS else 0
+    return TEACHERS if MIN_ROWS_FOR_EARLY_STOPPING <= n_rows <= MAX_ROWS_FOR_TEACHERS else 0
 
 
 def default_n_draws(n_rows):
