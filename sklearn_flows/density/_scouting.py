@@ -11,8 +11,9 @@ from ._teacher import N_PARTS, STARTS
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000
-# Rows that the scouts see: a tenth, but at least so many, and half of the rows at most.
+# Rows that the scouts see: a tenth, but at least and at most so many, and half of the rows at most.
 MIN_SEEN = 1_000
+MAX_SEEN = 10_000
 # Share of the time that they have together, where time is limited.
 SHARE_OF_TIME = 0.2
 # Rows that judge them, of those that they haven't seen, at most.
@@ -51,9 +52,8 @@ def scout(flow, rows, weight, rng):
         type(flow)(**parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)})
         for base, margins in starts
     ]
-    order = rng.permutation(len(rows))
-    n_seen = min(max(MIN_SEEN, len(rows) // 10), len(rows) // 2)
-    seen, judges = order[:n_seen], order[n_seen : n_seen + MAX_JUDGES]
+    n_seen = min(max(MIN_SEEN, len(rows) // 10), MAX_SEEN, len(rows) // 2)
+    seen, judges = np.split(rng.permutation(len(rows))[: n_seen + MAX_JUDGES].copy(), [n_seen])
     # The last part stops them.
     part = np.arange(n_seen) % N_PARTS
     with warnings.catch_warnings():
