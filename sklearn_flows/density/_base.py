@@ -30,7 +30,7 @@ from ..utils._sklearn import (
     feature_names,
     fit_context,
 )
-from ..utils._state import fitted_attributes_restored_on_error
+from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
 from ..utils._threads import one_thread_if_small
 from ._defaults import (
     EPOCHS_OF_A_TRIAL,
@@ -50,20 +50,6 @@ from ._teacher import N_PARTS, InterruptedTeacherError, Teacher
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
 MIN_STEPS_FOR_COMPILED_KERNELS = 100
-# What training leaves behind.
-FITTED_ATTRIBUTES = (
-    "base_",
-    "margins_",
-    "n_teachers_",
-    "encoding_",
-    "flow_",
-    "batch_size_",
-    "max_iter_",
-    "n_iter_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-)
 # Rows encoded at once before training.
 ENCODING_CHUNK = 2**12
 
@@ -382,8 +368,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
     def _become(self, flow):
         """Take over what another flow has learned, when the user interrupts the fit of a teacher."""
-        for name in FITTED_ATTRIBUTES:
-            setattr(self, name, getattr(flow, name))
+        for name, value in learned_attributes(flow).items():
+            setattr(self, name, value)
         self.stop_reason_ = "interrupted"
         warnings.warn(
             "Training interrupted by the user before the flow had begun to learn from its teacher; the teacher's best flow so"

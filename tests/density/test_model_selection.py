@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import sklearn.experimental.enable_halving_search_cv
 from sklearn.datasets import load_breast_cancer
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # HalvingGridSearchCV is importable after it
-from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -40,7 +40,7 @@ def test_grid_search_of_a_pipeline_in_two_processes(make_density, X):
 
 
 def test_halving_search_gives_the_survivors_more_epochs(make_density, X):
-    search = HalvingGridSearchCV(
+    search = sklearn.model_selection.HalvingGridSearchCV(
         make_density(), GRID, resource="max_iter", min_resources=2, max_resources=18, factor=3, cv=2, random_state=0
     ).fit(X)
     assert search.n_resources_ == [2, 6]

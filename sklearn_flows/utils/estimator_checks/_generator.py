@@ -181,6 +181,7 @@ def parametrize_with_density_checks(estimators, *, expected_failed_checks=None):
 
     parameters = []
     for estimator_given in estimators:
+        # For densities of others that are defined otherwise: a sum over rows is no mean of them.
         reasons = {} if expected_failed_checks is None else expected_failed_checks(estimator_given)
         for estimator, check in density_checks_generator(estimator_given):
             reason = reasons.get(check.func.__name__)
