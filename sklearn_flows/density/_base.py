@@ -55,10 +55,13 @@ ENCODING_CHUNK = 2**12
 
 
 class _Start(NamedTuple):
-    """Where training starts, and with what: encoded rows, with the mean log-density that they lack to be rows of the table."""
+    """Where training starts, and with what: encoded rows, with the mean log-density that they lack to be rows of the table.
+
+    A flow that isn't there yet is built on ``base`` once the table's memory is free.
+    """
 
     encoding: TableEncoding
-    flow: Flow
+    flow: Flow | None
     base: str
     margins: str
     train: Rows
@@ -171,10 +174,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 except InterruptedTeacherError as interruption:
                     return self._become(interruption.best)
             else:
-                start = self._learn_from_rows(rows, weight, validation_rows, rng, generator)
+                start = self._learn_from_rows(rows, weight, validation_rows, rng)
         encoding, flow, train, validation = start.encoding, start.flow, start.train, start.validation
-        # Training needs none of these, and most are as large as the table.
+        # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
+        if flow is None:
+            flow = self._build_flow(*_fit_base(start.base, train, validation, rng), generator)
         device = train.values.device
         flow.to(device)
 
@@ -265,14 +270,13 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         flow.load_state_dict(self.flow_.state_dict())
         return _Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
 
-    def _learn_from_rows(self, rows, weight, validation_rows, rng, generator):
+    def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""
         base, margins = scout(self, rows, weight, rng)
         # From all rows: a column that varies may be constant among those that are not held out.
         encoding = TableEncoding.fit(rows, weight, margins)
         train, validation, units, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
-        flow = self._build_flow(*_fit_base(base, train, validation, rng), generator)
-        return _Start(encoding, flow, base, margins, train, validation, units, units_val, early_stopping)
+        return _Start(encoding, None, base, margins, train, validation, units, units_val, early_stopping)
 
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
         """Start from a flow of a teacher, and with rows that it draws: from that flow which soonest comes closest to it."""

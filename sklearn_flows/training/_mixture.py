@@ -163,7 +163,6 @@ def fit_mixture(
     total = weight.sum()
     centre = weight @ Z / total
     identity = np.eye(n_features)
-    outer = (Z[:, :, None] * Z[:, None, :]).reshape(n_rows, -1)
     group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
     responsibility = (group == np.arange(n_components)[:, None]).astype(np.float64)
     # How much a row counts for the centre and the scale of a component.
@@ -177,7 +176,7 @@ def fit_mixture(
         # A hundredth of a row at the centre, so that an empty component has a mean.
         means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
         # About the means: sums of squares less squares of sums, which standardised rows can bear.
-        sums, products = weighted @ Z, (weighted @ outer).reshape(n_components, n_features, n_features)
+        sums, products = weighted @ Z, np.stack([(w * Z.T) @ Z for w in weighted])
         crossed = sums[:, :, None] * means[:, None, :]
         scatter = products - crossed - crossed.transpose(0, 2, 1)
         scatter += weighted.sum(axis=1)[:, None, None] * means[:, :, None] * means[:, None, :]
