@@ -59,7 +59,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
-from sklearn_flows.compiled import compiled_flow
+from sklearn_flows.compiled import compiled_flow, compiled_likelihood
 from sklearn_flows.flows import maf, realnvp, spline_flow
 from sklearn_flows.training._optim import AdamW, FlatParameters
 
@@ -250,13 +250,13 @@ def batches_of_noise(n_features, batch_size):
 def our_step(flow, n_features, batch_size):
     """Our training step, as a function that takes one and returns its loss."""
     parameters = FlatParameters(flow)
-    optimiser = AdamW(parameters, weight_decay=0.0)
+    optimiser = AdamW(parameters, weight_decay=0.0, is_compiled=True)
     batches = batches_of_noise(n_features, batch_size)
-    flow = compiled_flow(flow, lambda flow: flow.log_prob(torch.zeros(1, n_features)), torch.get_num_threads(), parameters)
+    likelihood = compiled_likelihood(flow, parameters, torch.zeros(1, n_features), torch.get_num_threads())
+    weight, everyone = torch.ones(batch_size), torch.arange(batch_size)
 
     def step():
-        loss = -flow.log_prob(next(batches)).mean()
-        torch.autograd.backward(loss)
+        loss = likelihood.add_gradient(next(batches), weight, everyone)
         optimiser.step(LEARNING_RATE)
         return loss
 
@@ -645,13 +645,8 @@ def seconds_of_first_use(cache):
     single = our_flow("nsf-ar", n_features)
     parameters = FlatParameters(single)
 
-    def gradient(flow):
-        parameters.gradients.zero_()
-        torch.autograd.backward(flow.log_prob(row.float()).sum())
-        return parameters.gradients.clone()
-
     uses = {
-        "train": lambda: compiled_flow(single, gradient, 1, parameters),
+        "train": lambda: compiled_likelihood(single, parameters, row.float(), 1),
         "score": lambda: compiled_flow(flow, lambda flow: flow.log_prob(row).detach(), 1),
         "sample": lambda: compiled_flow(flow, torch.no_grad()(lambda flow: flow.from_latent(row)), 1),
     }

@@ -4,9 +4,12 @@ from copy import copy
 from inspect import signature
 
 import numpy as np
-from joblib import Parallel, delayed
+import torch
+from joblib import effective_n_jobs
+from sklearn import config_context, get_config
 from sklearn.utils.validation import has_fit_parameter
 
+from ._parallel import for_each
 from .encoding import discrete_columns_warned_about
 from .utils._random import MAX_SEED
 
@@ -31,13 +34,10 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         Part of each row.
     n_given : int
         Number of rows that the user gave: equal ones are repeated again for members that know no weights.
-    n_jobs, verbose : int
-        As in joblib.
-
-    Returns
-    -------
-    list of estimator objects
-        The fitted members.
+    n_jobs : int, default=None
+        Members that are fitted at the same time, in threads, as in joblib; None means as many as torch has threads.
+    verbose : int, default=0
+        Whether to tell of each member that it is fitted.
 
     Raises
     ------
@@ -45,8 +45,13 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         If the user interrupts one.
     """
     counts = np.rint(weight * n_given / len(rows)).astype(int)
+    config = get_config()
 
-    def fit(member, k):
+    def fit(i):
+        with config_context(**config):  # which other threads don't inherit
+            fit_member(i, members[i], left_out[i])
+
+    def fit_member(i, member, k):
         kept = part != k
         if not kept.any():  # a single part: nothing to leave out
             kept = ~kept
@@ -59,13 +64,11 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
         if getattr(member, "stop_reason_", None) == "interrupted":  # a flow keeps its best, but the others should not go on
             raise KeyboardInterrupt
-        return member
+        if verbose:
+            print(f"[{type(member).__name__}] member {i + 1} of {len(members)} is fitted")
 
     with discrete_columns_warned_about():
-        result = Parallel(n_jobs=n_jobs, verbose=verbose, prefer="threads")(
-            delayed(fit)(member, k) for member, k in zip(members, left_out, strict=True)
-        )
-    return list(result)
+        for_each(fit, len(members), torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs))
 
 
 def mixture_weights(log_densities, weight):

@@ -1,5 +1,5 @@
-"""Kernels compiled for the CPU: a whole flow as one step of the tape."""
+"""Kernels compiled for the CPU: what queries and training compute, each in one call for many rows."""
 
-from ._flow import compiled_flow
+from ._flow import compiled_flow, compiled_likelihood
 
-__all__ = ["compiled_flow"]
+__all__ = ["compiled_flow", "compiled_likelihood"]

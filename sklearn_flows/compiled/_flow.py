@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..flows import Flow
 
+if TYPE_CHECKING:
+    from ._likelihood import CompiledLikelihood
 
-def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int, parameters: Any = None) -> Flow:
+T = TypeVar("T")
+
+
+def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int) -> Flow:
     """Give the same flow on kernels compiled for the CPU, or itself where they can't serve.
 
-    They give what torch gives, to rounding, in a fraction of the time; but they must be loaded, which takes a good part of a
-    second, and the first time on a machine compiled, which takes many.
+    They give what torch gives, to rounding, in a fraction of the time, but no gradients; and they must be loaded, which takes a
+    good part of a second, and the first time on a machine compiled, which takes many. Parameters are those of now.
 
     Parameters
     ----------
@@ -27,51 +32,97 @@ def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int, p
         else than torch, a warning says so and torch serves.
     n_threads : int
         How many threads may share the rows. Answers don't depend on it.
-    parameters : FlatParameters, default=None
-        All the flow's parameters as one vector. They are read from there in every call, and get their gradients there. None
-        means a copy of the parameters as they are now, without gradients.
 
     Returns
     -------
     Flow
         With the same base distribution.
     """
+    values, offsets = _copied(flow)
+
+    def compile_it() -> Flow:
+        from ._transform import CompiledTransform
+
+        return Flow(CompiledTransform(flow.transform, values, offsets, flow.base.n_features, n_threads), flow.base)
+
+    result = _tried(values.device.type, flow, compile_it, trial, lambda: trial(flow))
+    return flow if result is None else result
+
+
+def compiled_likelihood(flow: Flow, parameters: Any, row: Tensor, n_threads: int) -> CompiledLikelihood | None:
+    """Give the likelihood of a flow and its gradient on kernels compiled for the CPU, or None where they can't serve.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    parameters : FlatParameters
+        All its parameters as one vector. They are read from there in every call, and get their gradients there.
+    row : Tensor of shape (1, n_features)
+        A row to try it with, as in ``compiled_flow``.
+    n_threads : int
+        How many threads may share the rows. Answers don't depend on it.
+
+    Returns
+    -------
+    CompiledLikelihood or None
+        The likelihood.
+    """
+
+    def compile_it() -> CompiledLikelihood:
+        from ._likelihood import CompiledLikelihood
+
+        return CompiledLikelihood(flow, parameters.values, parameters.gradients, parameters.offsets, n_threads)
+
+    def gradient(compute: Callable[[], object]) -> Tensor:
+        parameters.gradients.zero_()
+        compute()
+        found = parameters.gradients.clone()
+        parameters.gradients.zero_()
+        scaled: Tensor = found / (1 + found.norm())
+        return scaled
+
+    return _tried(
+        parameters.values.device.type,
+        flow,
+        compile_it,
+        lambda likelihood: gradient(lambda: likelihood.add_gradient(row, row.new_ones(1), torch.zeros(1, dtype=torch.int64))),
+        lambda: gradient(lambda: torch.autograd.backward(-flow.log_prob(row).sum())),
+    )
+
+
+def _tried(
+    device_type: str, flow: Flow, compile_it: Callable[[], T], trial: Callable[[T], Tensor], expected: Callable[[], Tensor]
+) -> T | None:
     try:
         import numba
     except ImportError:
-        return flow
-    if parameters is None:
-        values, offsets, gradients = *_copied(flow), None
-    else:
-        values, offsets, gradients = parameters.leaf, parameters.offsets, parameters.gradients
+        return None
     # Without the compiler the loops would run, but as Python's.
-    if getattr(numba.config, "DISABLE_JIT", False) or values.device.type != "cpu" or not flow.base.n_features:
-        return flow
+    if getattr(numba.config, "DISABLE_JIT", False) or device_type != "cpu" or not flow.base.n_features:
+        return None
     try:
-        from ._transform import CompiledTransform
-
-        transform = CompiledTransform(flow.transform, values, offsets, flow.base.n_features, n_threads, gradients)
+        result = compile_it()
     except NotImplementedError:
-        return flow
+        return None
     except Exception as error:  # whatever stops a compiler: an unknown processor, no place for its cache, a missing symbol
         _warn(repr(error))
-        return flow
-    result = Flow(transform, flow.base)
-    expected = trial(flow)
+        return None
+    given = expected()
     try:
         found = trial(result)
     except Exception as error:
         _warn(repr(error))
-        return flow
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
-        _warn(f"{found} instead of {expected}")
-        return flow
+        return None
+    if not torch.allclose(found, given, rtol=1e-3, atol=1e-3, equal_nan=True):
+        _warn(f"{found} instead of {given}")
+        return None
     return result
 
 
 def _warn(reason: str) -> None:
     message = f"Compiled kernels can't be used here ({reason}). Slower ones in torch serve."
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def _copied(module: nn.Module) -> tuple[Tensor, dict[int, int]]:

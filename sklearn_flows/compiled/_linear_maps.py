@@ -12,26 +12,22 @@ def _add_multiple(target, position, factor, source, source_position, n):
         target[position + j] += factor * source[source_position + j]
 
 
-# Places in what is prepared of an LU-linear map of n features, once for all rows: the matrix and, right behind it as ``linear``
-# wants it, b; U; the sum of the logarithms of its diagonal. On the way back also the gradients of that sum and of the matrix,
-# added up over all rows, and memory for three matrices more.
+# What is prepared of an LU-linear map of n features, once for all rows: the matrix and, right behind it as ``linear`` wants it,
+# b; U; the sum of the logarithms of its diagonal.
 @compiled
 def _places(n):
     u = n * n + n
-    log_sum = u + n * n
-    return u, log_sum, log_sum + 1, log_sum + 2
+    return u, u + n * n
 
 
 @compiled
 def prepare_lu(parameters, lower, upper, log_diagonal, bias, n, prepared):
-    """Multiply L and U, and set the sums of gradients to zero."""
-    u, log_sum, g_log_sum, g_matrix = _places(n)
+    """Multiply L and U."""
+    u, log_sum = _places(n)
     prepared[log_sum] = 0.0
-    prepared[g_log_sum] = 0.0
     for i in range(n):
         for j in range(n):
             prepared[u + i * n + j] = parameters[upper + i * n + j] if j > i else 0.0
-            prepared[g_matrix + i * n + j] = 0.0
         prepared[u + i * n + i] = math.exp(parameters[log_diagonal + i])
         prepared[log_sum] += parameters[log_diagonal + i]
     for i in range(n):
@@ -45,7 +41,7 @@ def prepare_lu(parameters, lower, upper, log_diagonal, bias, n, prepared):
 @compiled
 def map_by_lu(prepared, stairs, x, z, log_det, n_panels, n):
     """Map panels by ``z = L U x + b``, and add to ``log_det``."""
-    _, log_sum, _, _ = _places(n)
+    _, log_sum = _places(n)
     for panel in range(n_panels):
         here = panel * n * LANES
         linear(prepared, 0, n, n * n, 0, n, stairs, 0, x, here, z, here)
@@ -64,37 +60,38 @@ def lu_gradient(prepared, stairs, gradient, x_gradient, kept_gradient, n_panels,
 
 
 @compiled
-def add_lu_gradient(prepared, stairs, x, gradient, log_gradient, n_panels, n, work, out, bias):
-    """Add up the gradients of the matrix and of the sum of logarithms in ``prepared``, and those of b in ``out``."""
-    _, _, g_log_sum, g_matrix = _places(n)
-    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, prepared, g_matrix, work)
+def add_lu_gradient(stairs, x, gradient, log_gradient, n_panels, n, work, out, bias, sums):
+    """Add up the gradients of the matrix and, behind it, of the sum of logarithms in ``sums``, and those of b in ``out``."""
+    add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, sums, 0, work)
     add_bias_gradient(gradient, 0, n, n_panels, out, bias)
     for i in range(n_panels * LANES):
-        prepared[g_log_sum] += log_gradient[i]
+        sums[n * n] += log_gradient[i]
 
 
 @compiled
-def finish_lu_gradient(parameters, lower, upper, log_diagonal, n, prepared, out):
-    """Add the gradients of L and U to ``out``, after ``add_lu_gradient`` for all rows."""
-    u, _, g_log_sum, g_matrix = _places(n)
-    g_upper, g_lower, u_transposed = g_matrix + n * n, g_matrix + 2 * n * n, g_matrix + 3 * n * n
+def finish_lu_gradient(parameters, lower, upper, log_diagonal, n, prepared, sums, work, out):
+    """Add the gradients of L and U to ``out``, after ``add_lu_gradient`` for all rows.
+
+    ``work`` is memory for three matrices.
+    """
+    u, _ = _places(n)
+    g_upper, g_lower, u_transposed = 0, n * n, 2 * n * n
     for i in range(n):
         for j in range(n):
-            prepared[g_upper + i * n + j] = prepared[g_matrix + i * n + j]
-            prepared[g_lower + i * n + j] = 0.0
-            prepared[u_transposed + j * n + i] = prepared[u + i * n + j]
+            work[g_upper + i * n + j] = sums[i * n + j]
+            work[g_lower + i * n + j] = 0.0
+            work[u_transposed + j * n + i] = prepared[u + i * n + j]
     for i in range(n):
         for k in range(i + 1, n):
             factor = parameters[lower + k * n + i]
-            _add_multiple(prepared, g_upper + i * n + i, factor, prepared, g_matrix + k * n + i, n - i)
+            _add_multiple(work, g_upper + i * n + i, factor, sums, k * n + i, n - i)
         for k in range(n):
-            factor = prepared[g_matrix + i * n + k]
-            _add_multiple(prepared, g_lower + i * n, factor, prepared, u_transposed + k * n, min(i, k + 1))
-        out[log_diagonal + i] += prepared[g_upper + i * n + i] * prepared[u + i * n + i] + prepared[g_log_sum]
+            _add_multiple(work, g_lower + i * n, sums[i * n + k], work, u_transposed + k * n, min(i, k + 1))
+        out[log_diagonal + i] += work[g_upper + i * n + i] * prepared[u + i * n + i] + sums[n * n]
         for j in range(i + 1, n):
-            out[upper + i * n + j] += prepared[g_upper + i * n + j]
+            out[upper + i * n + j] += work[g_upper + i * n + j]
         for j in range(i):
-            out[lower + i * n + j] += prepared[g_lower + i * n + j]
+            out[lower + i * n + j] += work[g_lower + i * n + j]
 
 
 @compiled

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import validate_data
 
+from .._parallel import for_each
 from ..distributions import StudentMixture
 from ..encoding import MARGINS, TableEncoding, warn_about_discrete_columns
 from ..flows import Flow
@@ -285,22 +286,27 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if validation_rows is None:
             validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
         early_stopping = self.early_stopping == "auto" or self.early_stopping
-        best, best_score = None, -math.inf
-        for candidate in teacher.flows_:
+        seeds = [draw_seed(rng) for _ in teacher.flows_]
+        trials = [None] * len(seeds)
+
+        def try_flow(i):
+            candidate = teacher.flows_[i]
             flow = copy.deepcopy(candidate.flow_).float().requires_grad_(True).train().to(self._resolve_device())
             train, validation, units, units_val = self._encode_parts(
                 candidate.encoding_, draws, (*validation_rows, np.arange(len(validation_rows[0])))
             )
             try:
-                result = self._train_for_a_trial(flow, train, validation, rng)
+                result = self._train_for_a_trial(flow, train, validation, seeds[i])
             except DivergedError:
-                continue
+                return
             if result.stop_reason == "interrupted":
                 raise InterruptedTeacherError(candidate)
-            score = result.best_score + units_val
-            if score > best_score or best is None:
-                chosen = candidate.encoding_, flow, candidate.base, candidate.margins
-                best, best_score = _Start(*chosen, train, validation, units, units_val, early_stopping), score
+            chosen = candidate.encoding_, flow, candidate.base, candidate.margins
+            start = _Start(*chosen, train, validation, units, units_val, early_stopping)
+            trials[i] = result.best_score + units_val, start
+
+        for_each(try_flow, len(trials), torch.get_num_threads())
+        _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
         if best is None:
             raise ValueError(
                 f"Training of {type(self).__name__} diverged for every start. Lower learning_rate, or set n_teachers=0 to learn"
@@ -308,7 +314,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             )
         return best
 
-    def _train_for_a_trial(self, flow, train, validation, rng):
+    def _train_for_a_trial(self, flow, train, validation, seed):
         batch_size = default_batch_size(len(train.values)) if self.batch_size == "auto" else self.batch_size
         with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
             return fit_flow(
@@ -323,7 +329,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 early_stopping=True,
                 n_iter_no_change=self.n_iter_no_change,
                 tol=self.tol,
-                generator=torch_generator(draw_seed(rng)),
+                generator=torch_generator(seed),
                 n_compiled_threads=torch.get_num_threads(),
             )
 

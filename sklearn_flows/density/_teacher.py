@@ -14,6 +14,8 @@ from ._mixture import MixtureDensity
 STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
 # A flow stops on a tenth of the rows.
 N_PARTS = 10
+# Parts that are left out by a mixture each.
+N_MIXTURES = 5
 # Share of the time that its flows have together, where time is limited.
 SHARE_OF_TIME = 0.5
 # Attempts to draw rows near the table.
@@ -80,9 +82,9 @@ class Teacher:
             If the user interrupts the fit, and a flow has learned something until then.
         """
         part = self.rng.permutation(len(rows)) % N_PARTS
-        # Mixtures cost little, so there is one for each part.
+        # Mixtures cost little, and more of them make a better mean.
         n_fits = {density: self.n_parts_left_out for density in [*self._flows, *self._simple]}
-        n_fits |= dict.fromkeys(self._mixtures, N_PARTS)
+        n_fits |= dict.fromkeys(self._mixtures, max(N_MIXTURES, self.n_parts_left_out))
         kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
         members = [member for fits in kinds for member in fits]
         left_out = [k for fits in kinds for k in range(len(fits))]

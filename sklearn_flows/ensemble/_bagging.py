@@ -41,10 +41,10 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
     n_estimators : int, default=10
         Number of members, and of parts. With fewer distinct rows there are fewer.
     n_jobs : int, default=None
-        Number of members that are fitted at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend``
-        context; -1 means all processors.
+        Number of members that are fitted at the same time, in threads. None means as many as torch has threads, -1 all
+        processors.
     verbose : int, default=0
-        Verbosity of joblib. For that of the members set their own.
+        Whether to tell of each member that it is fitted. For what the members tell set their own.
     random_state : int, RandomState instance or None, default=None
         Source of the division into parts and of the seeds of the members. Pass an int for reproducible fits.
 
@@ -66,8 +66,8 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
 
     Notes
     -----
-    A fit takes as long as ``n_estimators`` fits of the member, divided by ``n_jobs``. A mean of densities has no latent space,
-    so there is no ``transform``.
+    A fit takes as long as ``n_estimators`` fits of the member, divided by the number of threads. A mean of densities has no
+    latent space, so there is no ``transform``.
 
     References
     ----------
@@ -152,8 +152,8 @@ class BaggingDensity(MetaEstimatorMixin, MeanScoreMixin, DensityMixin, BaseEstim
                 members[-1].set_params(**DEFAULT_MEMBERS[k % len(DEFAULT_MEMBERS)])
             set_random_states(members[-1], rng)
 
-        self.estimators_ = fit_members(members, range(n_members), rows, weight, part, n_given, self.n_jobs, self.verbose)
-        self.estimator_ = estimator
+        fit_members(members, range(n_members), rows, weight, part, n_given, self.n_jobs, self.verbose)
+        self.estimator_, self.estimators_ = estimator, members
         return self
 
     def score_samples(self, X, return_std=False):

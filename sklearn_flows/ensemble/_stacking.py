@@ -60,10 +60,9 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
     n_parts : int or "auto", default="auto"
         Number of parts. "auto" takes 10, with more than 3,000 distinct rows 5 and with more than 20,000 rows 3.
     n_jobs : int, default=None
-        Number of fits at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend`` context; -1 means all
-        processors.
+        Number of fits at the same time, in threads. None means as many as torch has threads, -1 all processors.
     verbose : int, default=0
-        Verbosity of joblib. For that of the densities set their own.
+        Whether to tell of each fit that it is done. For what the densities tell set their own.
     random_state : int, RandomState instance or None, default=None
         Source of the division into parts and of the seeds of the densities. Pass an int for reproducible fits.
 
@@ -90,8 +89,8 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
 
     Notes
     -----
-    A fit takes as long as ``n_parts`` fits of all densities, divided by ``n_jobs``. A mixture of densities has no latent space,
-    so there is no ``transform``.
+    A fit takes as long as ``n_parts`` fits of all densities, divided by the number of threads. A mixture of densities has no
+    latent space, so there is no ``transform``.
 
     References
     ----------

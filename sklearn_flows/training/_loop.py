@@ -6,16 +6,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from .._workspace import Workspace
-from ..compiled import compiled_flow
+from ..compiled import compiled_likelihood
 from ..flows import Flow
 from ._early_stopping import EarlyStopping
+from ._likelihood import Likelihood
 from ._optim import AdamW, FlatParameters, warmup_cosine
+
+if TYPE_CHECKING:
+    from ..compiled._likelihood import CompiledLikelihood
 
 # How often a diverged epoch is undone and tried again at half the step before training gives up.
 MAX_ROLLBACKS = 8
@@ -24,8 +27,6 @@ AVERAGED_STEPS = 50
 # How often the learning rate falls, and by what factor, before a score that no longer rises ends training.
 MAX_DECAYS = 2
 DECAY = 5.0
-# Rows that go through the flow at once, in a batch and in validation: bounds the memory, whatever the number of rows.
-ROWS_AT_ONCE = 2**13
 
 StopReason = Literal["max_iter", "max_time", "early_stopping", "callback", "interrupted"]
 
@@ -145,16 +146,14 @@ def fit_flow(
        Optimization 30(4), 1992.
     """
     parameters = FlatParameters(flow)
-    if n_compiled_threads:
-        row = train.values[:1]
-        flow = compiled_flow(flow, lambda flow: _gradient(flow, parameters, row), n_compiled_threads, parameters)
-    optimiser = AdamW(parameters, weight_decay)
-    workspace = Workspace()
+    compiled = compiled_likelihood(flow, parameters, train.values[:1], n_compiled_threads) if n_compiled_threads else None
+    likelihood = Likelihood(flow) if compiled is None else compiled
+    optimiser = AdamW(parameters, weight_decay, is_compiled=compiled is not None)
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
     kept, averaged, n_averaged = parameters.values.clone(), parameters.values.clone(), 0
     if early_stopping and validation is not None:
-        result.best_score = _mean_log_likelihood(flow, validation)
+        result.best_score = _mean_log_likelihood(likelihood, validation)
         stopping.update(0, result.best_score)
 
     n_batches = math.ceil(len(train.values) / batch_size)
@@ -165,13 +164,10 @@ def fit_flow(
         while result.n_iter < n_epochs and result.stop_reason == "max_iter":
             epoch_start = parameters.values.clone(), averaged.clone()
             order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
-            total, n_seen = train.values.new_zeros(()), 0
+            total: Tensor | float = 0.0
+            n_seen = 0
             for i, batch in enumerate(order.tensor_split(n_batches)):
-                for part in batch.split(ROWS_AT_ONCE):
-                    with workspace.round():
-                        loss = -(train.weight[part] * flow.log_prob(train.values[part])).sum() / len(batch)
-                        torch.autograd.backward(loss)
-                    total += loss.detach() * len(batch)
+                total += likelihood.add_gradient(train.values, train.weight, batch) * len(batch)
                 n_steps = clock.total_steps(result.n_iter * n_batches + i + 1)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)
@@ -180,7 +176,7 @@ def fit_flow(
                 n_seen += len(batch)
                 if clock.is_over:
                     break
-            epoch_loss = total.item() / n_seen
+            epoch_loss = float(total) / n_seen
             if not (math.isfinite(epoch_loss) and bool(parameters.values.isfinite().all())):
                 n_rollbacks += 1
                 if n_rollbacks > MAX_ROLLBACKS:
@@ -193,7 +189,7 @@ def fit_flow(
 
             current = parameters.values.clone()
             parameters.values.copy_(averaged)
-            score = _mean_log_likelihood(flow, validation) if validation is not None else None
+            score = _mean_log_likelihood(likelihood, validation) if validation is not None else None
             result.loss_curve.append(epoch_loss)
             if score is not None:
                 result.validation_scores.append(score)
@@ -242,17 +238,6 @@ class _Clock:
         return self.max_time < math.inf and time.perf_counter() - self.start >= self.max_time
 
 
-def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
-    torch.autograd.backward(flow.log_prob(row).sum())
-    gradient = parameters.gradients.clone()
-    parameters.gradients.zero_()
-    scaled: Tensor = gradient / (1 + gradient.norm())
-    return scaled
-
-
-@torch.no_grad()
-def _mean_log_likelihood(flow: Flow, rows: Rows) -> float:
-    total = rows.values.new_zeros((), dtype=torch.float64)
-    for values, weight in zip(torch.split(rows.values, ROWS_AT_ONCE), torch.split(rows.weight, ROWS_AT_ONCE), strict=True):
-        total += (weight * flow.log_prob(values)).sum(dtype=torch.float64)
-    return total.item() / float(rows.weight.sum(dtype=torch.float64))
+def _mean_log_likelihood(likelihood: Likelihood | CompiledLikelihood, rows: Rows) -> float:
+    log_prob = likelihood.log_prob(rows.values)
+    return float((rows.weight * log_prob).sum(dtype=torch.float64)) / float(rows.weight.sum(dtype=torch.float64))

@@ -66,6 +66,8 @@ class AdamW:
         Decay rates of the moment estimates.
     eps : float, default=1e-8
         Added to the denominator.
+    is_compiled : bool, default=False
+        Whether kernels compiled for the CPU take the steps: only where others have been loaded already.
 
     References
     ----------
@@ -79,12 +81,14 @@ class AdamW:
         max_norm: float = 5.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        is_compiled: bool = False,
     ) -> None:
         self.parameters = parameters
         self.weight_decay = weight_decay
         self.max_norm = max_norm
         self.betas = betas
         self.eps = eps
+        self.is_compiled = is_compiled
         self.reset()
 
     def reset(self) -> None:
@@ -97,6 +101,14 @@ class AdamW:
     def step(self, learning_rate: float) -> None:
         """Take a step along the current gradients, and clear them."""
         flat = self.parameters
+        if self.is_compiled:
+            from ..compiled._adamw import adamw_step
+
+            self.n_steps += 1
+            vectors = [v.numpy() for v in (flat.values, flat.gradients, self.first_moment, self.second_moment)]
+            settings = [learning_rate, self.weight_decay, self.max_norm, *self.betas, self.eps]
+            adamw_step(*[*vectors, flat.n_decaying, *settings, int(self.n_steps)])
+            return
         # The norm stays on the device: reading it would wait for the whole backward pass.
         excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0).float()
         self.n_steps += 1

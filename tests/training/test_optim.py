@@ -51,7 +51,8 @@ def test_only_weights_of_networks_decay(flow):
 # A norm of 0.01 clips every step, one of 1e9 none.
 @pytest.mark.parametrize("max_norm", [0.01, 5.0, 1e9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_steps_are_those_of_torch(flow, weight_decay, max_norm, generator):
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_steps_are_those_of_torch(flow, weight_decay, max_norm, is_compiled, generator):
     reference = copy.deepcopy(flow)
     weights = [p for name, p in reference.named_parameters() if "conditioner" in name and name.endswith("weight")]
     others = [p for p in reference.parameters() if not any(p is weight for weight in weights)]
@@ -59,7 +60,7 @@ def test_steps_are_those_of_torch(flow, weight_decay, max_norm, generator):
         [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], foreach=False
     )
     flat = FlatParameters(flow)
-    optimiser = AdamW(flat, weight_decay, max_norm=max_norm)
+    optimiser = AdamW(flat, weight_decay, max_norm=max_norm, is_compiled=is_compiled)
     for step in range(30):
         x = 2 * torch.randn(16, 3, generator=generator, dtype=torch.float64)
         learning_rate = 0.05 * warmup_cosine(step, 30)

@@ -1,10 +1,12 @@
-"""Threads that share the blocks of one computation."""
+"""Threads that share the parts of one computation."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import lru_cache
 
 
@@ -20,15 +22,20 @@ if hasattr(os, "register_at_fork"):
 def for_each(function: Callable[[int], None], n: int, n_threads: int) -> None:
     """Call a function of a number for all numbers below ``n``; which thread does what is left to chance.
 
-    The calling thread works too. Where no helper gets a core, it does all of the work and waits for nobody.
+    The calling thread works too. Where no helper gets a core, it does all of the work and waits for nobody. What a call raises
+    is raised here once the calls under way have ended; none begins after it.
     """
     numbers = iter(range(n))
 
     def work() -> None:
-        for i in numbers:
-            function(i)
+        try:
+            for i in numbers:
+                function(i)
+        except BaseException:
+            deque(numbers, maxlen=0)
+            raise
 
-    futures = [_helpers().submit(work) for _ in range(min(n, n_threads) - 1)]
+    futures = [_helpers().submit(copy_context().run, work) for _ in range(min(n, n_threads) - 1)]
     try:
         work()
     finally:

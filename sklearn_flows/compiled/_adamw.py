@@ -1,0 +1,57 @@
+"""A step of AdamW as one pass over memory."""
+
+import math
+
+from ._product import vector_width
+from ._vector import compiled, load, total
+
+
+@compiled
+def _squared_norm(x):
+    """Sum of squares. A plain loop would wait for each sum, as their order may not change."""
+    width = vector_width(x)
+    n_whole = len(x) - len(x) % width
+    result = 0.0
+    if n_whole > 0:
+        squares = load(x, 0) * 0.0
+        for i in range(0, n_whole, width):
+            v = load(x, i)
+            squares = squares + v * v
+        result += total(squares)
+    for i in range(n_whole, len(x)):
+        result += x[i] * x[i]
+    return result
+
+
+@compiled
+def adamw_step(
+    values,
+    gradients,
+    first_moment,
+    second_moment,
+    n_decaying,
+    learning_rate,
+    weight_decay,
+    max_norm,
+    beta1,
+    beta2,
+    eps,
+    n_steps,
+):
+    """Take step number ``n_steps``, from 1, along clipped gradients, and clear them."""
+    norm = math.sqrt(_squared_norm(gradients))
+    # Written such that a norm that isn't a number is the factor.
+    clip = 1.0 if norm <= max_norm else max_norm / norm
+    dtype = values.dtype.type
+    scale, decay = dtype(clip), dtype(1.0 - learning_rate * weight_decay)
+    keep1, keep2, add1, add2 = dtype(beta1), dtype(beta2), dtype(1.0 - beta1), dtype(1.0 - beta2)
+    size = dtype(learning_rate / (1.0 - beta1**n_steps))
+    correction, small = dtype(1.0 / math.sqrt(1.0 - beta2**n_steps)), dtype(eps)
+    for i in range(len(values)):
+        g = gradients[i] * scale
+        m = keep1 * first_moment[i] + add1 * g
+        v = keep2 * second_moment[i] + add2 * g * g
+        first_moment[i], second_moment[i] = m, v
+        value = values[i] * decay if i < n_decaying else values[i]
+        values[i] = value - size * m / (math.sqrt(v) * correction + small)
+        gradients[i] = dtype(0.0)

@@ -1,0 +1,211 @@
+"""The likelihood of rows under a flow and its gradient, on compiled kernels: what training computes in each step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .._parallel import for_each
+from ..flows import Flow
+from ._distributions import describe_base, log_density
+from ._product import LANES
+from ._program import MAX_ROWS, finish_gradient, go_back, map_forward, prepare, program_of
+from ._vector import compiled
+
+Array = npt.NDArray[np.floating]
+
+
+class _Memory(NamedTuple):
+    """What a block of rows needs on its way forth and back."""
+
+    states: Array
+    log_det: Array
+    log_prob: Array
+    gradient: Array
+    spare: Array
+    kept: Array
+    work: Array
+
+
+class CompiledLikelihood:
+    """Log-likelihood of rows under a flow, and its gradient, on compiled kernels.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow, on the CPU.
+    values, gradients : Tensor of shape (n_parameters,)
+        All its parameters as one vector, from which they are read in every call, and their gradients, which are added to.
+    offsets : dict
+        For the ``id`` of each parameter its place in ``values``.
+    n_threads : int
+        How many threads may share the rows; answers don't depend on it.
+    """
+
+    def __init__(self, flow: Flow, values: Tensor, gradients: Tensor, offsets: dict[int, int], n_threads: int) -> None:
+        self._parameters, self._gradients = values.detach().numpy(), gradients.numpy()
+        dtype = self._parameters.dtype
+        self._program = program_of(flow.transform, offsets, flow.base.n_features, dtype.itemsize)
+        self._base = describe_base(flow.base, dtype)
+        self.n_threads = n_threads
+        self._prepared = np.empty(self._program.n_prepared, dtype)
+        n_work = max(self._program.n_work, (2 * flow.base.n_features + 2) * LANES)
+        n_state = flow.base.n_features * MAX_ROWS
+        n_states = (len(self._program.steps) + 1) * n_state
+        self._sizes = n_states, MAX_ROWS, MAX_ROWS, n_state, n_state, self._program.n_kept, n_work
+        # Memory is used again: fresh memory comes from the system page by page, each filled with zeros first.
+        self._spare: list[_Memory] = []
+        # What each block of rows gives to the gradients, and behind that its sums.
+        self._parts: list[Array] = []
+
+    def _empty(self, size: int) -> Array:
+        return np.empty(size, self._parameters.dtype)
+
+    def _take_memory(self) -> _Memory:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return _Memory(*(self._empty(size) for size in self._sizes))
+
+    def _prepare(self) -> None:
+        steps, numbers, _, n_features = self._program[:4]
+        prepare(steps, numbers, self._parameters, self._prepared, n_features)
+
+    def add_gradient(self, values: Tensor, weight: Tensor, batch: Tensor) -> float:
+        """Add the gradient of the loss of a batch, its mean negative log-likelihood.
+
+        Parameters
+        ----------
+        values : Tensor of shape (n_samples, n_features)
+            Rows.
+        weight : Tensor of shape (n_samples,)
+            Their weights.
+        batch : Tensor of shape (n_batch,)
+            Numbers of the rows that belong to the batch.
+
+        Returns
+        -------
+        float
+            The loss.
+        """
+        rows, weights, chosen = values.numpy(), weight.numpy(), batch.numpy()
+        n_blocks = -(-len(chosen) // MAX_ROWS)
+        n_sums = self._program.n_sums
+        while len(self._parts) < n_blocks:
+            self._parts.append(self._empty(len(self._parameters) + n_sums))
+        losses = np.empty(n_blocks)
+        self._prepare()
+
+        def add_block(block):
+            memory = self._take_memory()
+            losses[block] = _gradient_of_block(
+                *(*self._program[:3], *self._base, self._parameters, self._prepared, rows, weights, chosen, block),
+                *(*memory, self._parts[block], self._program.n_features),
+            )
+            self._spare.append(memory)
+
+        for_each(add_block, n_blocks, self.n_threads)
+        # Summed over the blocks in their order, whoever has computed them.
+        total = self._parts[0]
+        for part in self._parts[1:n_blocks]:
+            total += part
+        n = len(self._parameters)
+        memory = self._take_memory()
+        finish_gradient(
+            *(self._program.steps, self._parameters, self._prepared, total[n:], memory.work, total[:n]),
+            self._program.n_features,
+        )
+        self._spare.append(memory)
+        self._gradients += total[:n]
+        return float(losses.sum())
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-density of rows, without gradients."""
+        rows = values.numpy()
+        result = torch.empty(len(rows), dtype=values.dtype)
+        out = result.numpy()
+        self._prepare()
+
+        def score_block(block):
+            memory = self._take_memory()
+            _log_prob_of_block(
+                *(*self._program[:3], *self._base, self._parameters, self._prepared, rows, block),
+                *(*memory, out, self._program.n_features),
+            )
+            self._spare.append(memory)
+
+        for_each(score_block, -(-len(rows) // MAX_ROWS), self.n_threads)
+        return result
+
+
+@compiled
+def _log_prob_of_rows(
+    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    rows, chosen, first, n_rows, wants_gradient, states, log_det, log_prob, gradient, kept, work, n_features,
+):  # fmt: skip
+    """Log-density of up to ``MAX_ROWS`` rows and, where it is wanted, the gradient of the base's with respect to the images."""
+    n_panels = (n_rows + LANES - 1) // LANES
+    for lane in range(n_panels * LANES):
+        row = chosen[min(first + lane, first + n_rows - 1)] if len(chosen) > 0 else min(first + lane, first + n_rows - 1)
+        log_det[lane] = 0.0
+        place = lane // LANES * n_features * LANES + lane % LANES
+        for i in range(n_features):
+            states[place + i * LANES] = rows[row, i]
+    map_forward(steps, numbers, bounds, parameters, prepared, states, log_det, kept, work, n_panels, n_features)
+    images = states[len(steps) * n_features * MAX_ROWS :]
+    log_density(base, stairs, n_components, df, images, log_prob, gradient, wants_gradient, work, n_panels, n_features)
+    for lane in range(n_rows):
+        log_prob[lane] += log_det[lane]
+
+
+@compiled
+def _log_prob_of_block(
+    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    rows, block, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+):  # fmt: skip
+    first = block * MAX_ROWS
+    n_rows = min(MAX_ROWS, len(rows) - first)
+    everyone = numbers[:0]
+    _log_prob_of_rows(
+        *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
+        *(rows, everyone, first, n_rows, False, states, log_det, log_prob, gradient, kept, work, n_features),
+    )
+    for lane in range(n_rows):
+        out[first + lane] = log_prob[lane]
+
+
+@compiled
+def _gradient_of_block(
+    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    rows, weights, chosen, block, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+):  # fmt: skip
+    """Loss of a block of a batch; ``out`` gets its gradient and, behind it, sums that aren't gradients yet."""
+    first = block * MAX_ROWS
+    n_rows = min(MAX_ROWS, len(chosen) - first)
+    n_panels = (n_rows + LANES - 1) // LANES
+    _log_prob_of_rows(
+        *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
+        *(rows, chosen, first, n_rows, True, states, log_det, log_prob, gradient, kept, work, n_features),
+    )
+    loss = 0.0
+    log_gradient = log_det
+    for lane in range(n_panels * LANES):
+        share = weights[chosen[first + lane]] / len(chosen) if lane < n_rows else 0.0
+        if lane < n_rows:
+            loss -= share * log_prob[lane]
+        log_gradient[lane] = -share
+        place = lane // LANES * n_features * LANES + lane % LANES
+        for i in range(n_features):
+            gradient[place + i * LANES] *= -share
+    for i in range(len(out)):
+        out[i] = 0.0
+    n_parameters = len(parameters)
+    go_back(
+        *(steps, numbers, bounds, parameters, prepared, states, gradient, spare, log_gradient, kept, work),
+        *(out[:n_parameters], out[n_parameters:], n_panels, n_features),
+    )
+    return loss

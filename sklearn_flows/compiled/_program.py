@@ -1,0 +1,353 @@
+"""A composition of transforms as a table of numbers, which compiled functions go through step by step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..transforms import (
+    Affine,
+    Composed,
+    Coupling,
+    LULinear,
+    MaskedAutoregressive,
+    Permutation,
+    RationalQuadraticSpline,
+    Transform,
+)
+from ..transforms._elementwise import CONDITIONER_BOUND
+from ._layers import (
+    ELU,
+    RELU,
+    SILU,
+    TANH,
+    add_layer_gradient,
+    invert_autoregressive,
+    layer_gradient,
+    map_by_layer,
+)
+from ._linear_maps import (
+    add_lu_gradient,
+    finish_lu_gradient,
+    invert_lu,
+    lu_gradient,
+    map_by_lu,
+    prepare_lu,
+    reorder,
+)
+from ._product import LANES, TILE_HEIGHT
+from ._vector import REGISTER_BYTES, compiled
+
+Integers = npt.NDArray[np.int64]
+
+ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
+# Panels that go through all steps together: their intermediate results stay in the second-level cache.
+MAX_PANELS = 8
+MAX_ROWS = MAX_PANELS * LANES
+
+LU, REORDER, AUTOREGRESSIVE, COUPLING = range(4)
+# Columns of the table of steps. The first ones are for all kinds: what a step is, and where its part of the memory begins that
+# keeps what the way back needs.
+KIND, KEPT = range(2)
+# Of linear maps: places of the parameters, of what is prepared once for all rows, of sums over rows, and of their stairs.
+LOWER, UPPER, LOG_DIAGONAL, BIAS, PREPARED, SUMS, LU_STAIRS = range(2, 9)
+# Of permutations: the places of both orders.
+ORDER, INVERSE_ORDER = range(2, 4)
+# Of layers: places and sizes of their tables, and the numbers that kernels ask for.
+TABLE, N_LAYERS, STAIRS, PLACES, STAYING, N_STAYING, MOVING, N_MOVING, UNITS, ACTIVATION, IS_AFFINE, N_RAW = range(2, 14)
+N_COLUMNS = 14
+
+
+class Program(NamedTuple):
+    """What compiled functions need to know of a composition of transforms.
+
+    Attributes
+    ----------
+    steps : ndarray of shape (n_steps, N_COLUMNS)
+        A row for each transform.
+    numbers : ndarray of shape (n_numbers,)
+        Tables that the steps point to.
+    bounds : ndarray of shape (n_steps,)
+        Bounds of scalar bijections.
+    n_features : int
+        Number of features.
+    n_kept, n_prepared, n_sums, n_work : int
+        Sizes of the memory for what a block of rows keeps for the way back, for what is computed once for all rows, for sums
+        over rows that aren't gradients yet, and to work with.
+    """
+
+    steps: Integers
+    numbers: Integers
+    bounds: npt.NDArray[np.float64]
+    n_features: int
+    n_kept: int
+    n_prepared: int
+    n_sums: int
+    n_work: int
+
+
+class _Writer:
+    """Collects the tables of a program."""
+
+    def __init__(self, offsets: dict[int, int], n_features: int, itemsize: int) -> None:
+        self.offsets = offsets
+        self.n_features = n_features
+        self.steps: list[list[int]] = []
+        self.numbers: list[int] = []
+        self.bounds: list[float] = []
+        self.n_kept = self.n_prepared = self.n_sums = 0
+        # What gradients of weights need: a tile is twice as wide as a register.
+        self.n_work = (MAX_ROWS + TILE_HEIGHT) * 2 * REGISTER_BYTES // itemsize
+
+    def put(self, numbers) -> int:
+        """Add a table, and say where it is."""
+        place = len(self.numbers)
+        self.numbers += np.asarray(numbers, dtype=np.int64).ravel().tolist()
+        return place
+
+    def add_step(self, kind: int, columns: dict[int, int], n_kept: int, bound: float = 0.0) -> None:
+        step = [0] * N_COLUMNS
+        step[KIND], step[KEPT] = kind, self.n_kept
+        for column, value in columns.items():
+            step[column] = int(value)
+        self.steps.append(step)
+        self.bounds.append(float(bound))
+        self.n_kept += n_kept
+
+    def write(self, transform: Transform) -> None:
+        """Add the steps of a transform."""
+        if isinstance(transform, Composed):
+            for part in transform.transforms:
+                assert isinstance(part, Transform)  # ModuleList forgets the type
+                self.write(part)
+        elif isinstance(transform, LULinear):
+            self._write_lu(transform)
+        elif isinstance(transform, Permutation):
+            orders = {ORDER: self.put(transform.order), INVERSE_ORDER: self.put(transform.inverse_order)}
+            self.add_step(REORDER, orders, 0)
+        elif (
+            isinstance(transform, MaskedAutoregressive | Coupling)
+            and isinstance(transform.transformer, Affine | RationalQuadraticSpline)
+            and transform.conditioner.activation in ACTIVATIONS
+        ):
+            self._write_layer(transform)
+        else:
+            raise NotImplementedError(f"there are no compiled kernels for {transform}")
+
+    def _write_lu(self, transform):
+        n = self.n_features
+        columns = {
+            LOWER: self.offsets[id(transform.lower)],
+            UPPER: self.offsets[id(transform.upper)],
+            LOG_DIAGONAL: self.offsets[id(transform.log_diagonal)],
+            BIAS: self.offsets[id(transform.bias)],
+            PREPARED: self.n_prepared,
+            SUMS: self.n_sums,
+            LU_STAIRS: self.put([n] * n + [0] * n),
+        }
+        self.add_step(LU, columns, n * MAX_ROWS)
+        self.n_prepared += 2 * n * n + n + 1
+        self.n_sums += n * n + 1
+        self.n_work = max(self.n_work, 3 * n * n)
+
+    def _write_layer(self, transform):
+        conditioner, transformer = transform.conditioner, transform.transformer
+        is_affine = isinstance(transformer, Affine)
+        is_autoregressive = isinstance(transform, MaskedAutoregressive)
+        if is_autoregressive:
+            staying = moving = np.arange(self.n_features)
+            units = self.put(conditioner.n_units_up_to)
+        else:
+            staying, moving, units = transform.staying.numpy(), transform.moving.numpy(), 0
+        table, stairs = [], []
+        for layer in conditioner.layers:
+            n_out, n_in = layer.weight.shape
+            seen_by = np.searchsorted(layer.n_seen, np.arange(n_in), side="right")
+            places = [self.offsets[id(layer.weight)], self.offsets[id(layer.bias)]]
+            table.append([*places, n_in, n_out, len(stairs), len(stairs) + n_out])
+            stairs += [*layer.n_seen, *seen_by]
+        widths_in, widths_out = [row[2] for row in table], [row[3] for row in table]
+        # Inputs, of each hidden layer activations and their derivatives, and raw parameters.
+        sizes = [len(staying), *(width for width in widths_out[:-1] for _ in range(2)), widths_out[-1]]
+        ends = np.cumsum(sizes) * MAX_ROWS
+        columns = {
+            TABLE: self.put(table),
+            N_LAYERS: len(table),
+            STAIRS: self.put(stairs),
+            PLACES: self.put([0, *ends[:-1]]),
+            STAYING: self.put(staying),
+            N_STAYING: len(staying),
+            MOVING: self.put(moving),
+            N_MOVING: len(moving),
+            UNITS: units,
+            ACTIVATION: ACTIVATIONS[conditioner.activation],
+            IS_AFFINE: is_affine,
+            N_RAW: transformer.n_parameters,
+        }
+        bound = transformer.log_scale_bound if is_affine else transformer.tail_bound
+        self.add_step(AUTOREGRESSIVE if is_autoregressive else COUPLING, columns, int(ends[-1]), bound)
+        self.n_work = max(self.n_work, LANES * max(widths_in), transformer.n_parameters * REGISTER_BYTES // 4)
+
+
+def program_of(transform: Transform, offsets: dict[int, int], n_features: int, itemsize: int) -> Program:
+    """Write a transform as a program.
+
+    Parameters
+    ----------
+    transform : Transform
+        The transform, on the CPU.
+    offsets : dict
+        For the ``id`` of each parameter its place in the vector of all.
+    n_features : int
+        Number of features.
+    itemsize : int
+        Bytes of a number.
+
+    Returns
+    -------
+    Program
+        The program.
+
+    Raises
+    ------
+    NotImplementedError
+        If there are no kernels for one of its parts.
+    """
+    writer = _Writer(offsets, n_features, itemsize)
+    writer.write(transform)
+    return Program(
+        np.array(writer.steps, dtype=np.int64).reshape(-1, N_COLUMNS),
+        np.array(writer.numbers, dtype=np.int64),
+        np.array(writer.bounds),
+        n_features,
+        writer.n_kept,
+        writer.n_prepared,
+        writer.n_sums,
+        writer.n_work,
+    )
+
+
+@compiled
+def prepare(steps, numbers, parameters, prepared, n_features):
+    """Compute what is the same for all rows."""
+    for i in range(len(steps)):
+        step = steps[i]
+        if step[KIND] == LU:
+            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
+            prepare_lu(parameters, *places, n_features, prepared[step[PREPARED] :])
+
+
+@compiled
+def _tables(step, numbers):
+    table = numbers[step[TABLE] : step[TABLE] + 6 * step[N_LAYERS]].reshape((step[N_LAYERS], 6))
+    staying = numbers[step[STAYING] : step[STAYING] + step[N_STAYING]]
+    moving = numbers[step[MOVING] : step[MOVING] + step[N_MOVING]]
+    return table, numbers[step[STAIRS] :], staying, moving, numbers[step[PLACES] :]
+
+
+@compiled
+def _map_by_network(step, numbers, bound, parameters, inverse, x, y, log_det, kept, work, n_panels, n_features):
+    table, stairs, staying, moving, places = _tables(step, numbers)
+    map_by_layer(
+        *(parameters, table, stairs, staying, moving, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
+        *(step[N_RAW], bound, inverse, x, y, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
+    )
+
+
+@compiled
+def map_forward(steps, numbers, bounds, parameters, prepared, states, log_det, kept, work, n_panels, n_features):
+    """Take the first of ``states``, panels of rows, through all steps; ``log_det`` is added to."""
+    size = n_features * MAX_ROWS
+    for i in range(len(steps)):
+        step = steps[i]
+        x, z = states[i * size : (i + 1) * size], states[(i + 1) * size : (i + 2) * size]
+        if step[KIND] == LU:
+            map_by_lu(prepared[step[PREPARED] :], numbers[step[LU_STAIRS] :], x, z, log_det, n_panels, n_features)
+        elif step[KIND] == REORDER:
+            reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
+        else:
+            _map_by_network(step, numbers, bounds[i], parameters, False, x, z, log_det, kept, work, n_panels, n_features)
+
+
+@compiled
+def map_inverse(steps, numbers, bounds, parameters, states, log_det, kept, work, n_panels, n_features):
+    """Take the first of ``states`` through all steps in the other direction; ``log_det`` is added to."""
+    size = n_features * MAX_ROWS
+    for k in range(len(steps)):
+        i = len(steps) - 1 - k
+        step = steps[i]
+        z, x = states[k * size : (k + 1) * size], states[(k + 1) * size : (k + 2) * size]
+        if step[KIND] == LU:
+            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
+            invert_lu(parameters, *places, z, x, log_det, n_panels, n_features)
+        elif step[KIND] == REORDER:
+            reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
+        elif step[KIND] == COUPLING:
+            _map_by_network(step, numbers, bounds[i], parameters, True, z, x, log_det, kept, work, n_panels, n_features)
+        else:
+            table, stairs, _, _, places = _tables(step, numbers)
+            n_hidden = step[N_LAYERS] - 1
+            units = numbers[step[UNITS] : step[UNITS] + n_hidden * n_features].reshape((n_hidden, n_features))
+            invert_autoregressive(
+                *(parameters, table, stairs, units, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
+                *(step[N_RAW], bounds[i], z, x, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
+            )
+
+
+@compiled
+def go_back(
+    steps,
+    numbers,
+    bounds,
+    parameters,
+    prepared,
+    states,
+    gradient,
+    spare,
+    log_gradient,
+    kept,
+    work,
+    out,
+    sums,
+    n_panels,
+    n_features,
+):
+    """Carry gradients back through ``map_forward``.
+
+    ``gradient``, with respect to the last of the states, serves as memory, as ``spare`` does; ``log_gradient`` is that with
+    respect to the log-determinants. What the rows give to the gradients of the parameters is added to ``out`` and ``sums``.
+    """
+    size = n_features * MAX_ROWS
+    for i in range(len(steps) - 1, -1, -1):
+        step = steps[i]
+        x = states[i * size : (i + 1) * size]
+        here = kept[step[KEPT] :]
+        if step[KIND] == LU:
+            stairs = numbers[step[LU_STAIRS] :]
+            lu_gradient(prepared[step[PREPARED] :], stairs, gradient, spare, here, n_panels, n_features)
+            add_lu_gradient(
+                *(stairs, x, here, log_gradient, n_panels, n_features, work, out, step[BIAS], sums[step[SUMS] :]),
+            )
+            gradient, spare = spare, gradient
+        elif step[KIND] == REORDER:
+            reorder(gradient, numbers[step[INVERSE_ORDER] :], spare, n_panels, n_features)
+            gradient, spare = spare, gradient
+        else:
+            table, stairs, staying, moving, places = _tables(step, numbers)
+            layer_gradient(
+                *(parameters, table, stairs, staying, moving, CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
+                *(bounds[i], x, gradient, log_gradient, here, places, work, n_panels, n_features),
+            )
+            add_layer_gradient(table, stairs, here, places, work, n_panels, out)
+
+
+@compiled
+def finish_gradient(steps, parameters, prepared, sums, work, out, n_features):
+    """Add to ``out`` what follows from sums over all rows."""
+    for i in range(len(steps)):
+        step = steps[i]
+        if step[KIND] == LU:
+            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL]
+            finish_lu_gradient(parameters, *places, n_features, prepared[step[PREPARED] :], sums[step[SUMS] :], work, out)

@@ -1,0 +1,56 @@
+"""The likelihood of rows under a flow and its gradient, in torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._workspace import Workspace
+from ..flows import Flow
+
+# Rows that go through the flow at once: bounds the memory, whatever the number of rows.
+ROWS_AT_ONCE = 2**13
+
+
+class Likelihood:
+    """Log-likelihood of rows under a flow, and its gradient.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow; gradients are added to those of its parameters.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.workspace = Workspace()
+
+    def add_gradient(self, values: Tensor, weight: Tensor, batch: Tensor) -> Tensor:
+        """Add the gradient of the loss of a batch, its mean negative log-likelihood.
+
+        Parameters
+        ----------
+        values : Tensor of shape (n_samples, n_features)
+            Rows.
+        weight : Tensor of shape (n_samples,)
+            Their weights.
+        batch : Tensor of shape (n_batch,)
+            Numbers of the rows that belong to the batch.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss. It stays on the device: reading it would wait for the whole step.
+        """
+        total = values.new_zeros(())
+        for part in batch.split(ROWS_AT_ONCE):
+            with self.workspace.round():
+                loss = -(weight[part] * self.flow.log_prob(values[part])).sum() / len(batch)
+                torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-density of rows, without gradients."""
+        return torch.cat([self.flow.log_prob(part) for part in values.split(ROWS_AT_ONCE)])
