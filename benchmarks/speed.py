@@ -335,7 +335,7 @@ def turns_of_steps(name, step):
         for _ in range(n):
             loss = step()
         seconds = time.perf_counter() - start
-        if loss is not None and not torch.isfinite(loss):
+        if loss is not None and not math.isfinite(loss):
             raise RuntimeError(f"{name} diverged: what is timed now is arithmetic with NaN")
         return seconds
 
