@@ -175,7 +175,7 @@ def _steps_for(transform, offsets):
         return [_Reorder(transform, offsets)]
     if isinstance(transform, MaskedAutoregressive | Coupling):
         known = isinstance(transform.transformer, Affine | RationalQuadraticSpline)
-        if known and transform.conditioner.activation in ACTIVATIONS:
+        if known and not transform.conditioner.n_context and transform.conditioner.activation in ACTIVATIONS:
             return [_Layer(transform, offsets)]
     return None
 
@@ -232,7 +232,7 @@ class CompiledTransform(Transform):
         self._n_work = (MAX_ROWS + TILE_HEIGHT) * 2 * REGISTER_BYTES // self._dtype.itemsize
         self._n_work += max([0, *(step.n_work for step in self._steps)])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As ``Transform.forward``, differentiable in ``x`` and in ``values``."""
         if torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad):
             result: tuple[Tensor, Tensor] = _ForwardMap.apply(x, self.values, self)
@@ -240,7 +240,7 @@ class CompiledTransform(Transform):
         z, log_det, _ = self._map(x, self.values, inverse=False, keep=False)
         return z, log_det
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As ``Transform.inverse``, but without gradients."""
         if torch.is_grad_enabled() and (z.requires_grad or self.values.requires_grad):
             raise NotImplementedError("the compiled inverse has no gradients: call it under torch.no_grad()")

@@ -196,7 +196,7 @@ def test_torch_serves_where_there_are_no_kernels(build):
 def test_kernels_that_give_something_else_than_torch_are_not_used(build, monkeypatch):
     flow = build("maf")
     forward = CompiledTransform.forward
-    monkeypatch.setattr(CompiledTransform, "forward", lambda self, x: tuple(y + 1 for y in forward(self, x)))
+    monkeypatch.setattr(CompiledTransform, "forward", lambda self, x, context=None: tuple(y + 1 for y in forward(self, x)))
     with pytest.warns(RuntimeWarning, match="instead of"):
         assert compiled_flow(flow, log_prob_at_zero, 1) is flow
 
