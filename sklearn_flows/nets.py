@@ -207,12 +207,13 @@ class FeedForward(nn.Module):
         context = f", n_context={self.n_context}" if self.n_context else ""
         return f"activation={self.activation!r}{context}"
 
-    def _linear(self) -> list[Linear]:
+    def linear_layers(self) -> list[Linear]:
+        """The layers, from the inputs on."""
         return [layer for layer in self.layers if isinstance(layer, Linear)]  # ModuleList forgets the type
 
     def parameter_list(self) -> list[Tensor]:
         """Weights and biases of the layers, in turn."""
-        return [parameter for layer in self._linear() for parameter in (layer.weight, layer.bias)]
+        return [parameter for layer in self.linear_layers() for parameter in (layer.weight, layer.bias)]
 
     def check_context(self, context: Tensor | None) -> Tensor | None:
         """Give back the context that this network needs: a network without inputs for it ignores it.
@@ -243,7 +244,7 @@ class FeedForward(nn.Module):
         """
         context = self.check_context(context)
         inputs = x.mT if context is None else torch.cat([context.mT, x.mT], dim=-2)
-        y: Tensor = _Network.apply(inputs, ACTIVATIONS[self.activation], self._linear(), *self.parameter_list())
+        y: Tensor = _Network.apply(inputs, ACTIVATIONS[self.activation], self.linear_layers(), *self.parameter_list())
         return y.mT
 
 
@@ -380,7 +381,7 @@ class MADE(FeedForward):
             What all parameters may depend on.
         """
         context = self.check_context(context)
-        *hidden_layers, output = self._linear()
+        *hidden_layers, output = self.linear_layers()
         activation = ACTIVATIONS[self.activation]
         members, n_samples = like.shape[:-2], like.shape[-2]
         # What is known so far, units first: the first ones are then one piece of memory. Inputs, then each hidden layer.

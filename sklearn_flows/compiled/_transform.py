@@ -46,6 +46,7 @@ class _Step:
     """One transform on kernels: ``forward``, ``backward`` and ``inverse``, and what concerns parameters, where it has any."""
 
     n_kept = n_work = 0  # numbers to keep of a block of rows, and to work with
+    n_context = 0  # columns of the context that it needs
 
     def prepare(self, parameters):
         """What is computed once for all rows."""
@@ -72,7 +73,7 @@ class _LU(_Step):
         prepare_lu(parameters, *self.factors, self.bias, self.n, prepared)
         return prepared
 
-    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels):
+    def forward(self, parameters, prepared, context, x, z, log_det, kept, work, n_panels):
         map_by_lu(prepared, self.stairs, x, z, log_det, n_panels, self.n)
 
     def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
@@ -85,7 +86,7 @@ class _LU(_Step):
     def finish_gradient(self, parameters, prepared, out):
         finish_lu_gradient(parameters, *self.factors, self.n, prepared, out)
 
-    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
+    def inverse(self, parameters, prepared, context, z, x, log_det, kept, work, n_panels):
         invert_lu(parameters, *self.factors, self.bias, z, x, log_det, n_panels, self.n)
 
 
@@ -95,14 +96,14 @@ class _Reorder(_Step):
     def __init__(self, transform, offsets):
         self.order, self.inverse_order = transform.order.numpy(), transform.inverse_order.numpy()
 
-    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels):
+    def forward(self, parameters, prepared, context, x, z, log_det, kept, work, n_panels):
         reorder(x, self.order, z, n_panels, len(self.order))
 
     def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
         reorder(gradient, self.inverse_order, spare, n_panels, len(self.order))
         return spare, gradient
 
-    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
+    def inverse(self, parameters, prepared, context, z, x, log_det, kept, work, n_panels):
         reorder(z, self.inverse_order, x, n_panels, len(self.order))
 
 
@@ -123,6 +124,7 @@ class _Layer(_Step):
         else:
             self.staying, self.moving = transform.staying.numpy(), transform.moving.numpy()
             self.n = len(self.staying) + len(self.moving)
+        self.n_context = conditioner.n_context
         self.activation = ACTIVATIONS[conditioner.activation]
         table, stairs = [], []
         for layer in conditioner.layers:
@@ -132,35 +134,37 @@ class _Layer(_Step):
             stairs += [*layer.n_seen, *seen_by]
         self.table, self.stairs = np.array(table, dtype=np.int64), np.array(stairs, dtype=np.int64)
         *hidden, n_raw = self.table[:, 3]
-        sizes = [len(self.staying), *(width for width in hidden for _ in range(2)), n_raw]
+        sizes = [self.n_context + len(self.staying), *(width for width in hidden for _ in range(2)), n_raw]
         ends = np.cumsum(sizes) * MAX_ROWS
         self.places, self.n_kept = np.array([0, *ends[:-1]], dtype=np.int64), int(ends[-1])
         self.n_work = max(LANES * max(self.table[:, 2]), self.n_parameters * REGISTER_BYTES // 4)
 
-    def forward(self, parameters, prepared, x, z, log_det, kept, work, n_panels, inverse=False):
+    def forward(self, parameters, prepared, context, x, z, log_det, kept, work, n_panels, inverse=False):
         map_by_layer(
             *(parameters, self.table, self.stairs, self.staying, self.moving, self.activation, CONDITIONER_BOUND),
-            *(self.is_affine, self.n_parameters, self.bound, inverse, x, z, log_det, kept, self.places, work),
-            *(n_panels, self.n),
+            *(self.is_affine, self.n_parameters, self.bound, inverse, context, self.n_context, x, z, log_det, kept),
+            *(self.places, work, n_panels, self.n),
         )
 
     def backward(self, parameters, prepared, x, gradient, spare, log_gradient, kept, work, n_panels):
         layer_gradient(
             *(parameters, self.table, self.stairs, self.staying, self.moving, CONDITIONER_BOUND, self.is_affine),
-            *(self.n_parameters, self.bound, x, gradient, log_gradient, kept, self.places, work, n_panels, self.n),
+            *(self.n_parameters, self.bound, self.n_context, x, gradient, log_gradient, kept, self.places, work),
+            *(n_panels, self.n),
         )
         return gradient, spare
 
     def add_gradient(self, prepared, x, log_gradient, kept, work, n_panels, out):
         add_layer_gradient(self.table, self.stairs, kept, self.places, work, n_panels, out)
 
-    def inverse(self, parameters, prepared, z, x, log_det, kept, work, n_panels):
+    def inverse(self, parameters, prepared, context, z, x, log_det, kept, work, n_panels):
         if not self.is_autoregressive:
-            self.forward(parameters, prepared, z, x, log_det, kept, work, n_panels, inverse=True)
+            self.forward(parameters, prepared, context, z, x, log_det, kept, work, n_panels, inverse=True)
             return
         invert_autoregressive(
-            *(parameters, self.table, self.stairs, self.units_up_to, self.activation, CONDITIONER_BOUND),
-            *(self.is_affine, self.n_parameters, self.bound, z, x, log_det, kept, self.places, work, n_panels, self.n),
+            *(parameters, self.table, self.stairs, self.units_up_to, self.staying, self.activation, CONDITIONER_BOUND),
+            *(self.is_affine, self.n_parameters, self.bound, context, self.n_context, z, x, log_det, kept, self.places),
+            *(work, n_panels, self.n),
         )
 
 
@@ -175,7 +179,7 @@ def _steps_for(transform, offsets):
         return [_Reorder(transform, offsets)]
     if isinstance(transform, MaskedAutoregressive | Coupling):
         known = isinstance(transform.transformer, Affine | RationalQuadraticSpline)
-        if known and not transform.conditioner.n_context and transform.conditioner.activation in ACTIVATIONS:
+        if known and transform.conditioner.activation in ACTIVATIONS:
             return [_Layer(transform, offsets)]
     return None
 
@@ -185,6 +189,7 @@ class _Tape(NamedTuple):
 
     states: list[Any]  # the rows before each step and after the last one
     kept: list[Any]  # what each step keeps
+    context: Any
     log_det: Any
     log_gradient: Any
 
@@ -226,6 +231,7 @@ class CompiledTransform(Transform):
         self._steps = _steps_for(transform, offsets)
         if self._steps is None:
             raise NotImplementedError(f"there are no compiled kernels for {transform}")
+        self._n_context = max([0, *(step.n_context for step in self._steps)])
         self._tapes: list[_Tape] = []
         self._dtype = values.detach().numpy().dtype
         # What steps need of it, and what gradients of weights do: a tile is twice as wide as a register.
@@ -233,19 +239,32 @@ class CompiledTransform(Transform):
         self._n_work += max([0, *(step.n_work for step in self._steps)])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``Transform.forward``, differentiable in ``x`` and in ``values``."""
+        """As ``Transform.forward``, differentiable in ``x`` and in ``values``, but not in ``context``."""
+        context = self._check_context(x, context)
         if torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad):
-            result: tuple[Tensor, Tensor] = _ForwardMap.apply(x, self.values, self)
+            result: tuple[Tensor, Tensor] = _ForwardMap.apply(x, context, self.values, self)
             return result
-        z, log_det, _ = self._map(x, self.values, inverse=False, keep=False)
+        z, log_det, _ = self._map(x, context, self.values, inverse=False, keep=False)
         return z, log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As ``Transform.inverse``, but without gradients."""
         if torch.is_grad_enabled() and (z.requires_grad or self.values.requires_grad):
             raise NotImplementedError("the compiled inverse has no gradients: call it under torch.no_grad()")
-        x, log_det, _ = self._map(z, self.values, inverse=True, keep=False)
+        x, log_det, _ = self._map(z, self._check_context(z, context), self.values, inverse=True, keep=False)
         return x, log_det
+
+    def _check_context(self, rows: Tensor, context: Tensor | None) -> Tensor:
+        if not self._n_context:
+            return rows.new_empty(len(rows), 0)
+        shape = (len(rows), self._n_context)
+        if context is None or context.shape != shape:
+            raise ValueError(
+                f"The context must have the shape {shape}, but it is {context if context is None else context.shape}."
+            )
+        if context.requires_grad:
+            raise NotImplementedError("compiled kernels have no gradients with respect to the context")
+        return context
 
     def _empty(self, n):
         return np.empty(n, self._dtype)
@@ -257,12 +276,14 @@ class CompiledTransform(Transform):
         except IndexError:
             n = self.n_features * MAX_ROWS
             states = [self._empty(n) for _ in range(len(self._steps) + 1)]
-            return _Tape(states, [self._empty(step.n_kept) for step in self._steps], *(self._empty(MAX_ROWS) for _ in range(2)))
+            kept = [self._empty(step.n_kept) for step in self._steps]
+            return _Tape(states, kept, *(self._empty(n) for n in (self._n_context * MAX_ROWS, MAX_ROWS, MAX_ROWS)))
 
-    def _map(self, x, values, *, inverse, keep):
+    def _map(self, x, context, values, *, inverse, keep):
         """Map rows in blocks. Returns images, log-determinants and, if they are to be kept, what ``_gradients`` needs."""
         # Each layout of memory would compile kernels of its own.
         rows, parameters = x.detach().contiguous().numpy(), values.detach().numpy()
+        contexts = context.to(x.dtype).contiguous().numpy()
         images, log_dets = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
         rows_after, sums = images.numpy(), log_dets.numpy()
         steps = list(enumerate(self._steps))
@@ -278,10 +299,14 @@ class CompiledTransform(Transform):
             tape, work = self._take_tape(), self._empty(self._n_work)
             states = tape.states
             to_panels(rows[part], states[0])
+            to_panels(contexts[part], tape.context)
             tape.log_det[:] = 0
             for k, (i, step) in enumerate(steps):
                 method = step.inverse if inverse else step.forward
-                method(parameters, prepared[i], states[k], states[k + 1], tape.log_det, tape.kept[i], work, n_panels)
+                method(
+                    *(parameters, prepared[i], tape.context, states[k], states[k + 1], tape.log_det, tape.kept[i], work),
+                    n_panels,
+                )
             from_panels(states[len(steps)], rows_after[part])
             sums[part] = tape.log_det[: len(sums[part])]
             if keep:
@@ -344,20 +369,20 @@ class _ForwardMap(torch.autograd.Function):
     """All transforms as one step of the tape."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, compiled: CompiledTransform) -> tuple[Tensor, Tensor]:
-        y, log_det, ctx.left_behind = compiled._map(x, values, inverse=False, keep=True)
+    def forward(ctx: Any, x: Tensor, context: Tensor, values: Tensor, compiled: CompiledTransform) -> tuple[Tensor, Tensor]:
+        y, log_det, ctx.left_behind = compiled._map(x, context, values, inverse=False, keep=True)
         ctx.compiled = compiled
-        ctx.save_for_backward(x, values)
+        ctx.save_for_backward(x, context, values)
         return y, log_det
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, values = ctx.saved_tensors
+        x, context, values = ctx.saved_tensors
         left_behind, ctx.left_behind = ctx.left_behind, None
         if left_behind is None:  # the way back overwrites it; with retain_graph there may be another one
-            _, _, left_behind = ctx.compiled._map(x, values, inverse=False, keep=True)
+            _, _, left_behind = ctx.compiled._map(x, context, values, inverse=False, keep=True)
         added_in_place = ctx.compiled.gradients is not None
         g_values = ctx.compiled.gradients if added_in_place else torch.zeros_like(values)
         g_x = ctx.compiled._gradients(values, left_behind, *gradients, ctx.needs_input_grad[0], g_values)
-        return g_x, None if added_in_place else g_values, None
+        return g_x, None, None if added_in_place else g_values, None

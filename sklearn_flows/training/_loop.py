@@ -36,10 +36,15 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows on the training device, with weights of mean one."""
+    """Encoded rows on the training device, with weights of mean one and, for conditional flows, the context of each."""
 
     values: Tensor
     weight: Tensor
+    context: Tensor | None = None
+
+    def given(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        """Arguments of ``Flow.log_prob`` for some of the rows."""
+        return (self.values[part],) if self.context is None else (self.values[part], self.context[part])
 
 
 @dataclass
@@ -146,7 +151,7 @@ def fit_flow(
     """
     parameters = FlatParameters(flow)
     if n_compiled_threads:
-        row = train.values[:1]
+        row = train.given(slice(1))
         flow = compiled_flow(flow, lambda flow: _gradient(flow, parameters, row), n_compiled_threads, parameters)
     optimiser = AdamW(parameters, weight_decay)
     workspace = Workspace()
@@ -169,7 +174,7 @@ def fit_flow(
             for i, batch in enumerate(order.tensor_split(n_batches)):
                 for part in batch.split(ROWS_AT_ONCE):
                     with workspace.round():
-                        loss = -(train.weight[part] * flow.log_prob(train.values[part])).sum() / len(batch)
+                        loss = -(train.weight[part] * flow.log_prob(*train.given(part))).sum() / len(batch)
                         torch.autograd.backward(loss)
                     total += loss.detach() * len(batch)
                 n_steps = clock.total_steps(result.n_iter * n_batches + i + 1)
@@ -242,8 +247,8 @@ class _Clock:
         return self.max_time < math.inf and time.perf_counter() - self.start >= self.max_time
 
 
-def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
-    torch.autograd.backward(flow.log_prob(row).sum())
+def _gradient(flow: Flow, parameters: FlatParameters, row: tuple[Tensor, ...]) -> Tensor:
+    torch.autograd.backward(flow.log_prob(*row).sum())
     gradient = parameters.gradients.clone()
     parameters.gradients.zero_()
     scaled: Tensor = gradient / (1 + gradient.norm())
@@ -253,6 +258,7 @@ def _gradient(flow: Flow, parameters: FlatParameters, row: Tensor) -> Tensor:
 @torch.no_grad()
 def _mean_log_likelihood(flow: Flow, rows: Rows) -> float:
     total = rows.values.new_zeros((), dtype=torch.float64)
-    for values, weight in zip(torch.split(rows.values, ROWS_AT_ONCE), torch.split(rows.weight, ROWS_AT_ONCE), strict=True):
-        total += (weight * flow.log_prob(values)).sum(dtype=torch.float64)
+    for start in range(0, len(rows.values), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        total += (rows.weight[part] * flow.log_prob(*rows.given(part))).sum(dtype=torch.float64)
     return total.item() / float(rows.weight.sum(dtype=torch.float64))
