@@ -60,7 +60,7 @@ from torch import nn
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.compiled import compiled_flow, compiled_likelihood
-from sklearn_flows.flows import maf, realnvp, spline_flow
+from sklearn_flows.flows import Rows, maf, realnvp, spline_flow
 from sklearn_flows.training._optim import AdamW, FlatParameters
 
 FAMILIES = ("nsf-ar", "nsf-coupling", "maf", "realnvp")
@@ -252,11 +252,12 @@ def our_step(flow, n_features, batch_size):
     parameters = FlatParameters(flow)
     optimiser = AdamW(parameters, weight_decay=0.0, is_compiled=True)
     batches = batches_of_noise(n_features, batch_size)
-    likelihood = compiled_likelihood(flow, parameters, torch.zeros(1, n_features), torch.get_num_threads())
     weight, everyone = torch.ones(batch_size), torch.arange(batch_size)
+    rows = Rows(next(batches), weight)
+    likelihood = compiled_likelihood(flow, parameters, rows, torch.get_num_threads())
 
     def step():
-        loss = likelihood.add_gradient(next(batches), weight, everyone)
+        loss = likelihood.add_gradient(Rows(next(batches), weight), everyone)
         optimiser.step(LEARNING_RATE)
         return loss
 
@@ -646,7 +647,7 @@ def seconds_of_first_use(cache):
     parameters = FlatParameters(single)
 
     uses = {
-        "train": lambda: compiled_likelihood(single, parameters, row.float(), 1),
+        "train": lambda: compiled_likelihood(single, parameters, Rows(row.float(), torch.ones(1)), 1),
         "score": lambda: compiled_flow(flow, lambda flow: flow.log_prob(row).detach(), 1),
         "sample": lambda: compiled_flow(flow, torch.no_grad()(lambda flow: flow.from_latent(row)), 1),
     }

@@ -144,7 +144,7 @@ class StudentMixture(nn.Module):
         distance = torch.zeros_like(log_joint)
         for i in range(self.n_features):
             w = whitened[:, i]
-            u[:, i] = _normal_score(log_joint, self._conditional_quantile(w, distance, i))
+            u[:, i] = normal_score(log_joint, self._conditional_quantile(w, distance, i))
             log_joint, distance = self._condition(log_joint, distance, w, i)
         return u
 
@@ -164,7 +164,7 @@ class StudentMixture(nn.Module):
             for _ in range(BISECTIONS):
                 middle = (low + high) / 2
                 w = precision * middle + offset
-                below = _normal_score(log_joint, self._conditional_quantile(w, distance, i)) < u[:, i]
+                below = normal_score(log_joint, self._conditional_quantile(w, distance, i)) < u[:, i]
                 low, high = torch.where(below, middle, low), torch.where(below, high, middle)
             z[i] = (low + high) / 2
             log_joint, distance = self._condition(log_joint, distance, precision * z[i] + offset, i)
@@ -205,7 +205,7 @@ def spherical_log_density(squared_distance: Tensor, n_features: int, df: float) 
     return constant - 0.5 * (df + n_features) * torch.log1p(squared_distance / df)
 
 
-def _normal_score(log_shares: Tensor, quantiles: Tensor) -> Tensor:
+def normal_score(log_shares: Tensor, quantiles: Tensor) -> Tensor:
     """Normal quantile of a mixture's distribution function, given the normal quantiles of its components (first axis)."""
     log_below = (log_shares + torch.special.log_ndtr(quantiles)).logsumexp(dim=0)
     log_above = (log_shares + torch.special.log_ndtr(-quantiles)).logsumexp(dim=0)

@@ -193,37 +193,58 @@ class FeedForward(nn.Module):
         The layers.
     activation : str
         A key of ``ACTIVATIONS``.
+    n_context : int, default=0
+        How many of the inputs are a context: the first ones.
     """
 
-    def __init__(self, layers: Sequence[Linear], activation: str) -> None:
+    def __init__(self, layers: Sequence[Linear], activation: str, n_context: int = 0) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.activation = activation
+        self.n_context = n_context
 
     def extra_repr(self) -> str:
-        return f"activation={self.activation!r}"
+        context = f", n_context={self.n_context}" if self.n_context else ""
+        return f"activation={self.activation!r}{context}"
 
-    def _linear(self) -> list[Linear]:
+    def linear_layers(self) -> list[Linear]:
+        """The layers, from the inputs on."""
         return [layer for layer in self.layers if isinstance(layer, Linear)]  # ModuleList forgets the type
 
     def parameter_list(self) -> list[Tensor]:
         """Weights and biases of the layers, in turn."""
-        return [parameter for layer in self._linear() for parameter in (layer.weight, layer.bias)]
+        return [parameter for layer in self.linear_layers() for parameter in (layer.weight, layer.bias)]
 
-    def outputs(self, x: Tensor) -> Tensor:
+    def check_context(self, context: Tensor | None) -> Tensor | None:
+        """Give back the context that this network needs: a network without inputs for it ignores it.
+
+        A wrong width must not pass: layers multiply the first few inputs, whatever comes after them.
+        """
+        if not self.n_context:
+            return None
+        width = "none" if context is None else f"shape {tuple(context.shape)}"
+        if context is None or context.shape[-1] != self.n_context:
+            raise ValueError(f"The context must have the shape (n_samples, {self.n_context}), but there is {width}.")
+        return context
+
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the outputs of the last layer.
 
         Parameters
         ----------
         x : Tensor of shape (..., n_samples, n_in)
             Inputs.
+        context : Tensor of shape (..., n_samples, n_context), default=None
+            Inputs that every output may see; ignored by a network without inputs for it.
 
         Returns
         -------
         Tensor of shape (..., n_samples, n_out)
             Outputs; in memory units come before samples.
         """
-        y: Tensor = _Network.apply(x.mT, ACTIVATIONS[self.activation], self._linear(), *self.parameter_list())
+        context = self.check_context(context)
+        inputs = x.mT if context is None else torch.cat([context.mT, x.mT], dim=-2)
+        y: Tensor = _Network.apply(inputs, ACTIVATIONS[self.activation], self.linear_layers(), *self.parameter_list())
         return y.mT
 
 
@@ -239,33 +260,42 @@ class MLP(FeedForward):
     Parameters
     ----------
     n_in, n_out : int
-        Number of inputs and outputs. With no inputs the outputs are free constants.
+        Number of inputs and outputs. With no inputs and no context the outputs are free constants.
     hidden_layer_sizes : sequence of int
         Width of each hidden layer.
     activation : str
         A key of ``ACTIVATIONS``.
     generator : torch.Generator
         Source of the initial weights.
+    n_context : int, default=0
+        Number of inputs from a context, besides the others.
     """
 
     def __init__(
-        self, n_in: int, n_out: int, hidden_layer_sizes: Sequence[int], activation: str, generator: torch.Generator
+        self,
+        n_in: int,
+        n_out: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
+        n_in += n_context
         layers: list[Linear] = []
         for width in hidden_layer_sizes:
             layers.append(Linear(n_in, width, generator))
             n_in = width
-        super().__init__([*layers, Linear(n_in, n_out)], activation)
+        super().__init__([*layers, Linear(n_in, n_out)], activation, n_context)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Same as ``outputs``."""
-        return self.outputs(x)
+        return self.outputs(x, context)
 
 
 class MADE(FeedForward):
     """Masked network whose outputs for feature :math:`i` see the inputs :math:`1, \\dots, i - 1` alone [1]_.
 
-    The output is zero at the start.
+    With a context, all outputs see that too. The output is zero at the start.
 
     Parameters
     ----------
@@ -279,6 +309,8 @@ class MADE(FeedForward):
         A key of ``ACTIVATIONS``.
     generator : torch.Generator
         Source of the initial weights.
+    n_context : int, default=0
+        Number of inputs that all outputs see, besides the features.
 
     References
     ----------
@@ -293,40 +325,45 @@ class MADE(FeedForward):
         hidden_layer_sizes: Sequence[int],
         activation: str,
         generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
         # Degree m: an input's own number; a hidden unit of degree m sees inputs up to m. Hidden degrees run from
         # 1 to n_features - 1, sorted and evenly spread (the paper draws them at random, which wastes small layers).
+        # A context has degree 0, and then so have some hidden units: the first feature's parameters depend on it too.
+        lowest = 0 if n_context else 1
         degrees = torch.arange(1, n_features + 1)
-        inputs = degrees
+        inputs = torch.cat([torch.zeros(n_context, dtype=torch.int64), degrees])
         layers: list[Linear] = []
         # How many units of each hidden layer have a degree of at most 0, 1, 2, …: being sorted, they are the first ones.
         n_units_up_to: list[list[int]] = []
         for width in hidden_layer_sizes:
-            hidden = 1 + torch.arange(width) * max(1, n_features - 1) // width
+            hidden = lowest + torch.arange(width) * max(1, n_features - lowest) // width
             layers.append(MaskedLinear(hidden[:, None] >= inputs, generator))
             n_units_up_to.append([int((hidden <= m).sum()) for m in range(n_features)])
             inputs = hidden
         layers.append(MaskedLinear((degrees[:, None] > inputs).repeat_interleave(n_parameters, dim=0)))
-        super().__init__(layers, activation)
+        super().__init__(layers, activation, n_context)
         self.n_features, self.n_parameters = n_features, n_parameters
         self.n_units_up_to = n_units_up_to
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the parameters of every feature.
 
         Parameters
         ----------
         x : Tensor of shape (..., n_samples, n_features)
             The features.
+        context : Tensor of shape (..., n_samples, n_context), default=None
+            What all parameters may depend on.
 
         Returns
         -------
         Tensor of shape (..., n_samples, n_features, n_parameters)
-            Row ``[..., i, :]`` depends on ``x[..., :i]`` alone; in memory samples come last.
+            Row ``[..., i, :]`` depends on ``x[..., :i]`` and the context alone; in memory samples come last.
         """
-        return split_by_feature(self.outputs(x), self.n_features, self.n_parameters)
+        return split_by_feature(self.outputs(x, context), self.n_features, self.n_parameters)
 
-    def in_order(self, like: Tensor, solve: Callable[[int, Tensor], Tensor]) -> None:
+    def in_order(self, like: Tensor, solve: Callable[[int, Tensor], Tensor], context: Tensor | None = None) -> None:
         """Compute the parameters of one feature after another, where each feature follows from its own parameters.
 
         A feature becomes an input as soon as it is known, and each hidden unit is computed once, when all that it sees is
@@ -340,13 +377,17 @@ class MADE(FeedForward):
         solve : callable
             Called as ``solve(i, parameters)`` for each feature ``i`` in order, with its parameters, shape
             ``(..., n_samples, 1, n_parameters)``; returns feature ``i``, shape ``(..., n_samples, 1)``.
+        context : Tensor of shape (..., n_samples, n_context), default=None
+            What all parameters may depend on.
         """
-        *hidden_layers, output = self._linear()
+        context = self.check_context(context)
+        *hidden_layers, output = self.linear_layers()
         activation = ACTIVATIONS[self.activation]
         members, n_samples = like.shape[:-2], like.shape[-2]
         # What is known so far, units first: the first ones are then one piece of memory. Inputs, then each hidden layer.
         known = [
-            like.new_empty(*members, n, n_samples) for n in (self.n_features, *(layer.out_features for layer in hidden_layers))
+            like.new_empty(*members, n, n_samples)
+            for n in (self.n_context + self.n_features, *(layer.out_features for layer in hidden_layers))
         ]
         n_known = [0] * len(known)
 
@@ -362,9 +403,11 @@ class MADE(FeedForward):
             bias = layer.bias[..., units, None]
             return matrix_product_plus(layer.weight[..., units, inputs], known[level][..., inputs, :], bias)
 
+        if context is not None:
+            add(0, context.mT.expand(*members, -1, -1))
         for i in range(self.n_features):
             for level, (layer, n_units_up_to) in enumerate(zip(hidden_layers, self.n_units_up_to, strict=True)):
-                # Units of degree i see the inputs 1 to i, which are known now; what they don't see isn't known yet.
+                # Units of degree i see the context and the inputs 1 to i, which are known now; what they don't see isn't.
                 units = slice(n_known[level + 1], n_units_up_to[i])
                 if units.start < units.stop:
                     add(level + 1, activation.apply(outputs(layer, units, level)))

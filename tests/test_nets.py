@@ -32,12 +32,34 @@ def test_wide_networks_let_a_feature_depend_on_all_before_it(n_features, hidden,
     assert torch.equal(depends, torch.ones(n_features, n_features, dtype=torch.bool).tril(-1))
 
 
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7])
+@pytest.mark.parametrize("hidden", [[], [7], [16, 9, 20]])
+def test_parameters_of_every_feature_depend_on_the_context(n_features, hidden, generator, randomise):
+    made = randomise(MADE(n_features, 3, hidden, "tanh", generator, 2), generator)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.abs_()
+    x, context = (torch.randn(1, n, generator=generator, dtype=torch.float64) for n in (n_features, 2))
+    by_x, by_context = torch.autograd.functional.jacobian(lambda x, context: made(x, context)[0], (x, context))
+    assert (by_context != 0).all()
+    assert torch.equal(by_x[:, :, 0].sum(dim=1) > 0, torch.ones(n_features, n_features, dtype=torch.bool).tril(-1))
+
+
 @pytest.mark.parametrize("width", range(1, 6))
 def test_narrow_networks_waste_no_hidden_unit(width, generator, randomise):
     made = randomise(MADE(7, 2, [width], "tanh", generator), generator)
     first, last = made.layers[0], made.layers[-1]
     assert first.mask.any(dim=1).all()
     assert last.mask.any(dim=0).all()
+
+
+@pytest.mark.parametrize("wrong", [None, 1, 3])
+def test_a_missing_context_or_one_of_another_width_is_an_error(wrong, generator):
+    x = torch.randn(5, 3, generator=generator)
+    context = None if wrong is None else torch.randn(5, wrong, generator=generator)
+    for network in (MADE(3, 2, [8], "relu", generator, 2), MLP(3, 6, [8], "relu", generator, 2)):
+        with pytest.raises(ValueError, match=r"must have the shape \(n_samples, 2\)"):
+            network(x, context)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -79,8 +101,10 @@ def test_building_a_network_does_not_warn(n_in, generator):
 
 @pytest.mark.parametrize("hidden_layer_sizes", [[], [2], [16], [16, 3, 20]])
 @pytest.mark.parametrize("n_features", [1, 2, 3, 7])
-def test_made_in_order_gives_what_it_gives_at_once(n_features, hidden_layer_sizes, generator, randomise):
-    made = randomise(MADE(n_features, 3, hidden_layer_sizes, "silu", generator), generator)
+@pytest.mark.parametrize("n_context", [0, 2])
+def test_made_in_order_gives_what_it_gives_at_once(n_features, hidden_layer_sizes, n_context, generator, randomise):
+    made = randomise(MADE(n_features, 3, hidden_layer_sizes, "silu", generator, n_context), generator)
+    context = torch.randn(5, n_context, generator=generator, dtype=torch.float64) if n_context else None
     x = torch.randn(5, n_features, generator=generator, dtype=torch.float64)
     in_order = []
 
@@ -88,14 +112,15 @@ def test_made_in_order_gives_what_it_gives_at_once(n_features, hidden_layer_size
         in_order.append(parameters)
         return x[:, i : i + 1]
 
-    made.in_order(x, solve)
-    torch.testing.assert_close(torch.cat(in_order, dim=1), made(x), rtol=0, atol=1e-12)
+    made.in_order(x, solve, context)
+    torch.testing.assert_close(torch.cat(in_order, dim=1), made(x, context), rtol=0, atol=1e-12)
 
 
-def test_made_in_order_computes_each_unit_once(generator, monkeypatch):
-    made, rows, multiplied = MADE(6, 2, [10, 10], "relu", generator), 4, []
+@pytest.mark.parametrize("n_context", [0, 3])
+def test_made_in_order_computes_each_unit_once(n_context, generator, monkeypatch):
+    made, rows, multiplied = MADE(6, 2, [10, 10], "relu", generator, n_context), 4, []
     addmm = torch.addmm
     monkeypatch.setattr(torch, "addmm", lambda b, W, x: multiplied.append(W.numel()) or addmm(b, W, x))
-    made.in_order(torch.empty(rows, 6), lambda i, parameters: parameters[:, :, 0])
+    made.in_order(torch.empty(rows, 6), lambda i, parameters: parameters[:, :, 0], torch.zeros(rows, n_context))
     n_weights = sum(int(layer.mask.sum()) for layer in made.layers if hasattr(layer, "mask"))
     assert sum(multiplied) == n_weights

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..flows import Flow
+from ..flows import Flow, Rows
 
 if TYPE_CHECKING:
     from ._likelihood import CompiledLikelihood
@@ -49,7 +49,7 @@ def compiled_flow(flow: Flow, trial: Callable[[Flow], Tensor], n_threads: int) -
     return flow if result is None else result
 
 
-def compiled_likelihood(flow: Flow, parameters: Any, row: Tensor, n_threads: int) -> CompiledLikelihood | None:
+def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int) -> CompiledLikelihood | None:
     """Give the likelihood of a flow and its gradient on kernels compiled for the CPU, or None where they can't serve.
 
     Parameters
@@ -58,8 +58,8 @@ def compiled_likelihood(flow: Flow, parameters: Any, row: Tensor, n_threads: int
         The flow.
     parameters : FlatParameters
         All its parameters as one vector. They are read from there in every call, and get their gradients there.
-    row : Tensor of shape (1, n_features)
-        A row to try it with, as in ``compiled_flow``.
+    rows : Rows
+        The first one is what it is tried with, as in ``compiled_flow``.
     n_threads : int
         How many threads may share the rows. Answers don't depend on it.
 
@@ -86,8 +86,8 @@ def compiled_likelihood(flow: Flow, parameters: Any, row: Tensor, n_threads: int
         parameters.values.device.type,
         flow,
         compile_it,
-        lambda likelihood: gradient(lambda: likelihood.add_gradient(row, row.new_ones(1), torch.zeros(1, dtype=torch.int64))),
-        lambda: gradient(lambda: torch.autograd.backward(-flow.log_prob(row).sum())),
+        lambda likelihood: gradient(lambda: likelihood.add_gradient(rows, torch.zeros(1, dtype=torch.int64))),
+        lambda: gradient(lambda: torch.autograd.backward(-rows.weight[0] * flow.log_prob(*rows.given(slice(1))).sum())),
     )
 
 

@@ -45,7 +45,11 @@ def _activate(values, position, slopes, slopes_position, n_units, activation):
 
 
 @compiled
-def _clipped_inputs(x, x_position, staying, bound, inputs, position):
+def _clipped_inputs(context, context_position, n_context, x, x_position, staying, bound, inputs, position):
+    for i in range(0, n_context * LANES, vector_width(x)):
+        v = load(context, context_position + i)
+        store(inputs, position + i, smaller(bound, larger(-bound, v)))
+    position += n_context * LANES
     for i in range(len(staying)):
         for lane in range(0, LANES, vector_width(x)):
             v = load(x, x_position + staying[i] * LANES + lane)
@@ -82,6 +86,8 @@ def map_by_layer(
     n_parameters,
     bound,
     inverse,
+    context,
+    n_context,
     x,
     y,
     log_det,
@@ -93,14 +99,17 @@ def map_by_layer(
 ):
     """Map panels of rows by a layer whose network sees what is given: forwards any, inverse coupling layers.
 
+    Its first inputs are the ``n_context`` columns of ``context``, which comes in panels too.
+
     ``kept`` gets what the way back needs, at ``places``: the network's inputs, of each hidden layer the activations and their
     derivatives, and the raw parameters of the bijections. ``log_det`` is added to.
     """
     n_layers = len(table)
     for panel in range(n_panels):
         here = panel * n_features * LANES
-        a_position = places[0] + panel * len(staying) * LANES
-        _clipped_inputs(x, here, staying, input_bound, kept, a_position)
+        a_position = places[0] + panel * (n_context + len(staying)) * LANES
+        there = panel * n_context * LANES
+        _clipped_inputs(context, there, n_context, x, here, staying, input_bound, kept, a_position)
         for i in range(n_layers - 1):
             n_out = table[i, N_OUT]
             y_position = places[1 + 2 * i] + panel * n_out * LANES
@@ -137,11 +146,14 @@ def invert_autoregressive(
     table,
     stairs,
     units_up_to,
+    staying,
     activation,
     input_bound,
     is_affine,
     n_parameters,
     bound,
+    context,
+    n_context,
     z,
     x,
     log_det,
@@ -151,7 +163,7 @@ def invert_autoregressive(
     n_panels,
     n_features,
 ):
-    """Undo an autoregressive layer, one feature after another.
+    """Undo an autoregressive layer, one feature after another; context as in ``map_by_layer``.
 
     Each hidden unit is computed once, when all that it sees is known: all features together take the arithmetic of one way
     forwards. ``units_up_to[i, m]`` is how many units of hidden layer i see at most m inputs.
@@ -160,8 +172,10 @@ def invert_autoregressive(
     output = table[n_layers - 1]
     for panel in range(n_panels):
         here = panel * n_features * LANES
+        inputs = places[0] + panel * (n_context + n_features) * LANES
+        _clipped_inputs(context, panel * n_context * LANES, n_context, z, here, staying[:0], input_bound, kept, inputs)
         for feature in range(n_features):
-            a_position = places[0] + panel * n_features * LANES
+            a_position = inputs
             for i in range(n_layers - 1):
                 n_out = table[i, N_OUT]
                 first, last = (units_up_to[i, feature - 1] if feature > 0 else 0), units_up_to[i, feature]
@@ -186,7 +200,7 @@ def invert_autoregressive(
             for lane in range(0, LANES, vector_width(x)):
                 v = load(x, here + feature * LANES + lane)
                 clipped = smaller(input_bound, larger(-input_bound, v))
-                store(kept, places[0] + here + feature * LANES + lane, clipped)
+                store(kept, inputs + (n_context + feature) * LANES + lane, clipped)
 
 
 @compiled
@@ -206,6 +220,7 @@ def layer_gradient(
     is_affine,
     n_parameters,
     bound,
+    n_context,
     x,
     gradient,
     log_gradient,
@@ -215,7 +230,7 @@ def layer_gradient(
     n_panels,
     n_features,
 ):
-    """Carry gradients back through ``map_by_layer``.
+    """Carry gradients back through ``map_by_layer``, but not to the context.
 
     ``gradient``, with respect to its images, becomes that with respect to ``x``; in ``kept`` derivatives and raw parameters
     become gradients, of which ``add_layer_gradient`` makes those of the parameters.
@@ -250,7 +265,7 @@ def layer_gradient(
             for lane in range(0, LANES, vector_width(x)):
                 place = here + staying[i] * LANES + lane
                 # The clip of the inputs lets no gradient through.
-                g = load(work, i * LANES + lane)
+                g = load(work, (n_context + i) * LANES + lane)
                 g = select(absolute(load(x, place)) <= input_bound, g, 0.0)
                 store(gradient, place, load(gradient, place) + g)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .._parallel import for_each
-from ..flows import Flow
+from ..flows import Flow, Rows
 from ._distributions import describe_base, log_density
 from ._product import LANES
-from ._program import MAX_ROWS, finish_gradient, go_back, map_forward, prepare, program_of
+from ._program import MAX_ROWS, check_context, finish_gradient, go_back, map_forward, prepare, program_of
 from ._vector import compiled
 
 Array = npt.NDArray[np.floating]
@@ -22,6 +22,7 @@ Array = npt.NDArray[np.floating]
 class _Memory(NamedTuple):
     """What a block of rows needs on its way forth and back."""
 
+    context: Array
     states: Array
     log_det: Array
     log_prob: Array
@@ -56,7 +57,16 @@ class CompiledLikelihood:
         n_work = max(self._program.n_work, (2 * flow.base.n_features + 2) * LANES)
         n_state = flow.base.n_features * MAX_ROWS
         n_states = (len(self._program.steps) + 1) * n_state
-        self._sizes = n_states, MAX_ROWS, MAX_ROWS, n_state, n_state, self._program.n_kept, n_work
+        self._sizes = (
+            self._program.n_context * MAX_ROWS,
+            n_states,
+            MAX_ROWS,
+            MAX_ROWS,
+            n_state,
+            n_state,
+            self._program.n_kept,
+            n_work,
+        )
         # Memory is used again: fresh memory comes from the system page by page, each filled with zeros first.
         self._spare: list[_Memory] = []
         # What each block of rows gives to the gradients, and behind that its sums.
@@ -75,15 +85,13 @@ class CompiledLikelihood:
         steps, numbers, _, n_features = self._program[:4]
         prepare(steps, numbers, self._parameters, self._prepared, n_features)
 
-    def add_gradient(self, values: Tensor, weight: Tensor, batch: Tensor) -> float:
+    def add_gradient(self, rows: Rows, batch: Tensor) -> float:
         """Add the gradient of the loss of a batch, its mean negative log-likelihood.
 
         Parameters
         ----------
-        values : Tensor of shape (n_samples, n_features)
-            Rows.
-        weight : Tensor of shape (n_samples,)
-            Their weights.
+        rows : Rows
+            All rows.
         batch : Tensor of shape (n_batch,)
             Numbers of the rows that belong to the batch.
 
@@ -92,7 +100,8 @@ class CompiledLikelihood:
         float
             The loss.
         """
-        rows, weights, chosen = values.numpy(), weight.numpy(), batch.numpy()
+        values, weights, chosen = rows.values.numpy(), rows.weight.numpy(), batch.numpy()
+        contexts = self._check_context(rows)
         n_blocks = -(-len(chosen) // MAX_ROWS)
         n_sums = self._program.n_sums
         while len(self._parts) < n_blocks:
@@ -103,7 +112,8 @@ class CompiledLikelihood:
         def add_block(block):
             memory = self._take_memory()
             losses[block] = _gradient_of_block(
-                *(*self._program[:3], *self._base, self._parameters, self._prepared, rows, weights, chosen, block),
+                *(*self._program[:3], *self._base, self._parameters, self._prepared, values, contexts),
+                *(weights, chosen, block),
                 *(*memory, self._parts[block], self._program.n_features),
             )
             self._spare.append(memory)
@@ -123,29 +133,32 @@ class CompiledLikelihood:
         self._gradients += total[:n]
         return float(losses.sum())
 
-    def log_prob(self, values: Tensor) -> Tensor:
+    def _check_context(self, rows: Rows) -> Array:
+        return check_context(rows.context, len(rows.values), self._program.n_context, self._parameters.dtype)
+
+    def log_prob(self, rows: Rows) -> Tensor:
         """Log-density of rows, without gradients."""
-        rows = values.numpy()
-        result = torch.empty(len(rows), dtype=values.dtype)
+        values, contexts = rows.values.numpy(), self._check_context(rows)
+        result = torch.empty(len(values), dtype=rows.values.dtype)
         out = result.numpy()
         self._prepare()
 
         def score_block(block):
             memory = self._take_memory()
             _log_prob_of_block(
-                *(*self._program[:3], *self._base, self._parameters, self._prepared, rows, block),
+                *(*self._program[:3], *self._base, self._parameters, self._prepared, values, contexts, block),
                 *(*memory, out, self._program.n_features),
             )
             self._spare.append(memory)
 
-        for_each(score_block, -(-len(rows) // MAX_ROWS), self.n_threads)
+        for_each(score_block, -(-len(values) // MAX_ROWS), self.n_threads)
         return result
 
 
 @compiled
 def _log_prob_of_rows(
     steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
-    rows, chosen, first, n_rows, wants_gradient, states, log_det, log_prob, gradient, kept, work, n_features,
+    rows, contexts, chosen, first, n_rows, wants_gradient, context, states, log_det, log_prob, gradient, kept, work, n_features,
 ):  # fmt: skip
     """Log-density of up to ``MAX_ROWS`` rows and, where it is wanted, the gradient of the base's with respect to the images."""
     n_panels = (n_rows + LANES - 1) // LANES
@@ -155,7 +168,11 @@ def _log_prob_of_rows(
         place = lane // LANES * n_features * LANES + lane % LANES
         for i in range(n_features):
             states[place + i * LANES] = rows[row, i]
-    map_forward(steps, numbers, bounds, parameters, prepared, states, log_det, kept, work, n_panels, n_features)
+        n_context = contexts.shape[1]
+        place = lane // LANES * n_context * LANES + lane % LANES
+        for i in range(n_context):
+            context[place + i * LANES] = contexts[row, i]
+    map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features)
     images = states[len(steps) * n_features * MAX_ROWS :]
     log_density(base, stairs, n_components, df, images, log_prob, gradient, wants_gradient, work, n_panels, n_features)
     for lane in range(n_rows):
@@ -165,14 +182,14 @@ def _log_prob_of_rows(
 @compiled
 def _log_prob_of_block(
     steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
-    rows, block, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+    rows, contexts, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     first = block * MAX_ROWS
     n_rows = min(MAX_ROWS, len(rows) - first)
     everyone = numbers[:0]
     _log_prob_of_rows(
         *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
-        *(rows, everyone, first, n_rows, False, states, log_det, log_prob, gradient, kept, work, n_features),
+        *(rows, contexts, everyone, first, n_rows, False, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     for lane in range(n_rows):
         out[first + lane] = log_prob[lane]
@@ -181,7 +198,7 @@ def _log_prob_of_block(
 @compiled
 def _gradient_of_block(
     steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
-    rows, weights, chosen, block, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+    rows, contexts, weights, chosen, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     """Loss of a block of a batch; ``out`` gets its gradient and, behind it, sums that aren't gradients yet."""
     first = block * MAX_ROWS
@@ -189,7 +206,7 @@ def _gradient_of_block(
     n_panels = (n_rows + LANES - 1) // LANES
     _log_prob_of_rows(
         *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
-        *(rows, chosen, first, n_rows, True, states, log_det, log_prob, gradient, kept, work, n_features),
+        *(rows, contexts, chosen, first, n_rows, True, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     loss = 0.0
     log_gradient = log_det

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ..transforms import (
     Affine,
@@ -56,8 +58,10 @@ LOWER, UPPER, LOG_DIAGONAL, BIAS, PREPARED, SUMS, LU_STAIRS = range(2, 9)
 # Of permutations: the places of both orders.
 ORDER, INVERSE_ORDER = range(2, 4)
 # Of layers: places and sizes of their tables, and the numbers that kernels ask for.
-TABLE, N_LAYERS, STAIRS, PLACES, STAYING, N_STAYING, MOVING, N_MOVING, UNITS, ACTIVATION, IS_AFFINE, N_RAW = range(2, 14)
-N_COLUMNS = 14
+TABLE, N_LAYERS, STAIRS, PLACES, STAYING, N_STAYING, MOVING, N_MOVING, UNITS, ACTIVATION, IS_AFFINE, N_RAW, N_CONTEXT = range(
+    2, 15
+)
+N_COLUMNS = 15
 
 
 class Program(NamedTuple):
@@ -73,6 +77,8 @@ class Program(NamedTuple):
         Bounds of scalar bijections.
     n_features : int
         Number of features.
+    n_context : int
+        Number of columns of the context.
     n_kept, n_prepared, n_sums, n_work : int
         Sizes of the memory for what a block of rows keeps for the way back, for what is computed once for all rows, for sums
         over rows that aren't gradients yet, and to work with.
@@ -82,6 +88,7 @@ class Program(NamedTuple):
     numbers: Integers
     bounds: npt.NDArray[np.float64]
     n_features: int
+    n_context: int
     n_kept: int
     n_prepared: int
     n_sums: int
@@ -97,7 +104,7 @@ class _Writer:
         self.steps: list[list[int]] = []
         self.numbers: list[int] = []
         self.bounds: list[float] = []
-        self.n_kept = self.n_prepared = self.n_sums = 0
+        self.n_context = self.n_kept = self.n_prepared = self.n_sums = 0
         # What gradients of weights need: a tile is twice as wide as a register.
         self.n_work = (MAX_ROWS + TILE_HEIGHT) * 2 * REGISTER_BYTES // itemsize
 
@@ -170,7 +177,7 @@ class _Writer:
             stairs += [*layer.n_seen, *seen_by]
         widths_in, widths_out = [row[2] for row in table], [row[3] for row in table]
         # Inputs, of each hidden layer activations and their derivatives, and raw parameters.
-        sizes = [len(staying), *(width for width in widths_out[:-1] for _ in range(2)), widths_out[-1]]
+        sizes = [conditioner.n_context + len(staying), *(width for width in widths_out[:-1] for _ in range(2)), widths_out[-1]]
         ends = np.cumsum(sizes) * MAX_ROWS
         columns = {
             TABLE: self.put(table),
@@ -185,7 +192,9 @@ class _Writer:
             ACTIVATION: ACTIVATIONS[conditioner.activation],
             IS_AFFINE: is_affine,
             N_RAW: transformer.n_parameters,
+            N_CONTEXT: conditioner.n_context,
         }
+        self.n_context = max(self.n_context, conditioner.n_context)
         bound = transformer.log_scale_bound if is_affine else transformer.tail_bound
         self.add_step(AUTOREGRESSIVE if is_autoregressive else COUPLING, columns, int(ends[-1]), bound)
         self.n_work = max(self.n_work, LANES * max(widths_in), transformer.n_parameters * REGISTER_BYTES // 4)
@@ -222,11 +231,25 @@ def program_of(transform: Transform, offsets: dict[int, int], n_features: int, i
         np.array(writer.numbers, dtype=np.int64),
         np.array(writer.bounds),
         n_features,
+        writer.n_context,
         writer.n_kept,
         writer.n_prepared,
         writer.n_sums,
         writer.n_work,
     )
+
+
+def check_context(context: Tensor | None, n_rows: int, n_context: int, dtype: np.dtype) -> npt.NDArray[np.floating]:
+    """Give the context of rows as kernels want it, of no columns where there is none."""
+    if n_context == 0:
+        return np.empty((n_rows, 0), dtype)
+    if context is None or context.shape != (n_rows, n_context):
+        raise ValueError(
+            f"The context must have the shape {(n_rows, n_context)}, but it is {context if context is None else context.shape}."
+        )
+    if context.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError("compiled kernels have no gradients with respect to the context")
+    return np.ascontiguousarray(context.detach().numpy(), dtype=dtype)
 
 
 @compiled
@@ -248,17 +271,18 @@ def _tables(step, numbers):
 
 
 @compiled
-def _map_by_network(step, numbers, bound, parameters, inverse, x, y, log_det, kept, work, n_panels, n_features):
+def _map_by_network(step, numbers, bound, parameters, inverse, context, x, y, log_det, kept, work, n_panels, n_features):
     table, stairs, staying, moving, places = _tables(step, numbers)
     map_by_layer(
         *(parameters, table, stairs, staying, moving, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
-        *(step[N_RAW], bound, inverse, x, y, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
+        *(step[N_RAW], bound, inverse, context, step[N_CONTEXT], x, y, log_det, kept[step[KEPT] :], places, work),
+        *(n_panels, n_features),
     )
 
 
 @compiled
-def map_forward(steps, numbers, bounds, parameters, prepared, states, log_det, kept, work, n_panels, n_features):
-    """Take the first of ``states``, panels of rows, through all steps; ``log_det`` is added to."""
+def map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features):
+    """Take the first of ``states``, panels of rows, through all steps, given their context; ``log_det`` is added to."""
     size = n_features * MAX_ROWS
     for i in range(len(steps)):
         step = steps[i]
@@ -268,11 +292,13 @@ def map_forward(steps, numbers, bounds, parameters, prepared, states, log_det, k
         elif step[KIND] == REORDER:
             reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
         else:
-            _map_by_network(step, numbers, bounds[i], parameters, False, x, z, log_det, kept, work, n_panels, n_features)
+            _map_by_network(
+                step, numbers, bounds[i], parameters, False, context, x, z, log_det, kept, work, n_panels, n_features
+            )
 
 
 @compiled
-def map_inverse(steps, numbers, bounds, parameters, states, log_det, kept, work, n_panels, n_features):
+def map_inverse(steps, numbers, bounds, parameters, context, states, log_det, kept, work, n_panels, n_features):
     """Take the first of ``states`` through all steps in the other direction; ``log_det`` is added to."""
     size = n_features * MAX_ROWS
     for k in range(len(steps)):
@@ -285,14 +311,29 @@ def map_inverse(steps, numbers, bounds, parameters, states, log_det, kept, work,
         elif step[KIND] == REORDER:
             reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
         elif step[KIND] == COUPLING:
-            _map_by_network(step, numbers, bounds[i], parameters, True, z, x, log_det, kept, work, n_panels, n_features)
+            _map_by_network(
+                step, numbers, bounds[i], parameters, True, context, z, x, log_det, kept, work, n_panels, n_features
+            )
         else:
-            table, stairs, _, _, places = _tables(step, numbers)
+            table, stairs, staying, _, places = _tables(step, numbers)
             n_hidden = step[N_LAYERS] - 1
             units = numbers[step[UNITS] : step[UNITS] + n_hidden * n_features].reshape((n_hidden, n_features))
             invert_autoregressive(
-                *(parameters, table, stairs, units, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
-                *(step[N_RAW], bounds[i], z, x, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
+                *(parameters, table, stairs, units, staying, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
+                *(
+                    step[N_RAW],
+                    bounds[i],
+                    context,
+                    step[N_CONTEXT],
+                    z,
+                    x,
+                    log_det,
+                    kept[step[KEPT] :],
+                    places,
+                    work,
+                    n_panels,
+                    n_features,
+                ),
             )
 
 
@@ -338,7 +379,7 @@ def go_back(
             table, stairs, staying, moving, places = _tables(step, numbers)
             layer_gradient(
                 *(parameters, table, stairs, staying, moving, CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
-                *(bounds[i], x, gradient, log_gradient, here, places, work, n_panels, n_features),
+                *(bounds[i], step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
             )
             add_layer_gradient(table, stairs, here, places, work, n_panels, out)
 

@@ -17,11 +17,12 @@ from sklearn.utils.validation import validate_data
 from .._parallel import for_each
 from ..distributions import StudentMixture
 from ..encoding import MARGINS, TableEncoding, warn_about_discrete_columns
-from ..flows import Flow
+from ..flows import Flow, Rows
 from ..nets import ACTIVATIONS
-from ..training import DivergedError, Rows, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
+from ..training import DivergedError, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
+from ..utils._settings import check_layer_sizes, resolve_device
 from ..utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -153,7 +154,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
     def _fit(self, X_given, y, sample_weight, X_val, sample_weight_val):
         begin = time.perf_counter()
-        _check_layer_sizes(self.hidden_layer_sizes)
+        check_layer_sizes(self.hidden_layer_sizes)
         continues = self.warm_start and hasattr(self, "flow_")
         X = validate_data(self, X_given, reset=not continues, dtype=FLOAT_DTYPES, order="C")
         weight = check_sample_weight(sample_weight, X)
@@ -291,7 +292,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         def try_flow(i):
             candidate = teacher.flows_[i]
-            flow = copy.deepcopy(candidate.flow_).float().requires_grad_(True).train().to(self._resolve_device())
+            flow = copy.deepcopy(candidate.flow_).float().requires_grad_(True).train().to(resolve_device(self))
             train, validation, units, units_val = self._encode_parts(
                 candidate.encoding_, draws, (*validation_rows, np.arange(len(validation_rows[0])))
             )
@@ -339,7 +340,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return *self._encode_parts(encoding, part, part_val), early_stopping
 
     def _encode_parts(self, encoding, part, part_val):
-        device = self._resolve_device()
+        device = resolve_device(self)
         train, units = _encode_rows(encoding, *part, device)
         validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
         return train, validation, units, units_val
@@ -362,19 +363,6 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         else:
             kept, validation = np.arange(len(rows)), None
         return (rows, weight, kept), validation, early_stopping
-
-    def _resolve_device(self):
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            if self.device == "meta":
-                raise RuntimeError("it computes nothing")
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-            raise ValueError(
-                f"The 'device' parameter of {type(self).__name__} must be 'auto' or a device that torch can use here."
-                f" Got {self.device!r} instead: {error}"
-            ) from error
 
     def _become(self, flow):
         """Take over what another flow has learned, when the user interrupts the fit of a teacher."""
@@ -407,13 +395,6 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     ConvergenceWarning,
                     stacklevel=5,
                 )
-
-
-def _check_layer_sizes(hidden_layer_sizes):
-    if not all(isinstance(width, Integral) and width >= 1 for width in hidden_layer_sizes):
-        raise ValueError(
-            f"hidden_layer_sizes must hold integers of at least 1, the widths of layers. Got {hidden_layer_sizes!r}."
-        )
 
 
 def _encode_rows(encoding, rows, weight, indices, device):

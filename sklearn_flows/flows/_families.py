@@ -52,11 +52,12 @@ def _autoregressive_layers(
     hidden_layer_sizes: Sequence[int],
     activation: str,
     generator: torch.Generator,
+    n_context: int = 0,
 ) -> list[Transform]:
-    return [
-        MaskedAutoregressive(transformer, MADE(n_features, transformer.n_parameters, hidden_layer_sizes, activation, generator))
-        for _ in range(n_transforms)
-    ]
+    def conditioner() -> MADE:
+        return MADE(n_features, transformer.n_parameters, hidden_layer_sizes, activation, generator, n_context)
+
+    return [MaskedAutoregressive(transformer, conditioner()) for _ in range(n_transforms)]
 
 
 def _coupling_layers(
@@ -218,3 +219,66 @@ def realnvp(
     n_features = whitening.shape[0]
     layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
     return _stacked(whitening, layers, lambda: [], base)
+
+
+def conditional_spline_flow(
+    whitening: Tensor,
+    regression: Tensor,
+    *,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    n_bins: int,
+    tail_bound: float,
+    generator: torch.Generator,
+) -> Flow:
+    """Autoregressive neural spline flow [1]_ that depends on a context, around a linear regression on it.
+
+    Two affine maps choose location and scale of each feature: the first one linearly in the context, before the whitening map,
+    the second one by a network. Splines that see the context follow.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map: it whitens the residuals of the regression.
+    regression : Tensor of shape (n_features, n_context)
+        Coefficients :math:`A` that training starts from: the features around :math:`A c` in a context :math:`c`.
+    n_transforms : int
+        Number of spline layers.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the conditioners.
+    activation : str
+        Activation of the conditioners.
+    n_bins : int
+        Number of bins of each spline.
+    tail_bound : float
+        Half the side of the splines' box.
+    generator : torch.Generator
+        Source of initial weights and permutations.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
+    """
+    n_features, n_context = regression.shape
+
+    def affine_in_context(widths: Sequence[int]) -> Coupling:
+        conditioner = MLP(0, n_features * Affine().n_parameters, widths, activation, generator, n_context)
+        return Coupling(Affine(), conditioner, torch.zeros(n_features, dtype=torch.bool))
+
+    linear = affine_in_context(())
+    with torch.no_grad():  # of each feature's outputs, the first one is its location
+        linear.conditioner.linear_layers()[-1].weight[:: Affine().n_parameters] = regression
+    spline = RationalQuadraticSpline(n_bins, tail_bound)
+    layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
+    transforms: list[Transform] = [linear, LULinear.from_lower_triangular(whitening), affine_in_context(hidden_layer_sizes)]
+    for i, layer in enumerate(layers):
+        if i > 0:
+            transforms += [Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)]
+        transforms.append(layer)
+    return Flow(Composed(transforms), StandardNormal(n_features))

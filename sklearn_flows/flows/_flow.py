@@ -11,6 +11,8 @@ from ..transforms import Transform
 class Flow(nn.Module):
     """Density :math:`\\log p(x) = \\log p_Z(f(x)) + \\log|\\det \\partial f / \\partial x|` [1]_ (eq. 3).
 
+    With a transform that depends on a context :math:`c` it is a conditional density :math:`\\log p(x \\mid c)`.
+
     Parameters
     ----------
     transform : Transform
@@ -29,32 +31,34 @@ class Flow(nn.Module):
         self.transform = transform
         self.base = base
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density of each row.
 
         Parameters
         ----------
         x : Tensor of shape (n_samples, n_features)
             Points in data space.
+        context : Tensor of shape (n_samples, n_context), default=None
+            What each row's density depends on; None for an unconditional flow.
 
         Returns
         -------
         Tensor of shape (n_samples,)
             Log-densities in nats.
         """
-        z, log_det = self.transform.forward(x)
+        z, log_det = self.transform.forward(x, context)
         return self.base.log_prob(z) + log_det
 
-    def to_latent(self, x: Tensor) -> Tensor:
+    def to_latent(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data, shape (n_samples, n_features), to latents of the same shape: standard normal, if the flow is right."""
-        z, _ = self.transform.forward(x)
+        z, _ = self.transform.forward(x, context)
         return self.base.to_normal(z)
 
-    def from_latent(self, z: Tensor) -> Tensor:
+    def from_latent(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map latents, shape (n_samples, n_features), to data of the same shape."""
-        return self.from_base(self.base.from_normal(z))
+        return self.from_base(self.base.from_normal(z), context)
 
-    def from_base(self, z: Tensor) -> Tensor:
+    def from_base(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Map draws of the base, shape (n_samples, n_features), to data of the same shape."""
-        x, _ = self.transform.inverse(z)
+        x, _ = self.transform.inverse(z, context)
         return x

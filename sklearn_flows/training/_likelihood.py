@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._workspace import Workspace
-from ..flows import Flow
+from ..flows import Flow, Rows
 
 # Rows that go through the flow at once: bounds the memory, whatever the number of rows.
 ROWS_AT_ONCE = 2**13
@@ -25,15 +25,13 @@ class Likelihood:
         self.flow = flow
         self.workspace = Workspace()
 
-    def add_gradient(self, values: Tensor, weight: Tensor, batch: Tensor) -> Tensor:
+    def add_gradient(self, rows: Rows, batch: Tensor) -> Tensor:
         """Add the gradient of the loss of a batch, its mean negative log-likelihood.
 
         Parameters
         ----------
-        values : Tensor of shape (n_samples, n_features)
-            Rows.
-        weight : Tensor of shape (n_samples,)
-            Their weights.
+        rows : Rows
+            All rows.
         batch : Tensor of shape (n_batch,)
             Numbers of the rows that belong to the batch.
 
@@ -42,15 +40,16 @@ class Likelihood:
         Tensor of shape ()
             The loss. It stays on the device: reading it would wait for the whole step.
         """
-        total = values.new_zeros(())
+        total = rows.values.new_zeros(())
         for part in batch.split(ROWS_AT_ONCE):
             with self.workspace.round():
-                loss = -(weight[part] * self.flow.log_prob(values[part])).sum() / len(batch)
+                loss = -(rows.weight[part] * self.flow.log_prob(*rows.given(part))).sum() / len(batch)
                 torch.autograd.backward(loss)
             total += loss.detach()
         return total
 
     @torch.no_grad()
-    def log_prob(self, values: Tensor) -> Tensor:
+    def log_prob(self, rows: Rows) -> Tensor:
         """Log-density of rows, without gradients."""
-        return torch.cat([self.flow.log_prob(part) for part in values.split(ROWS_AT_ONCE)])
+        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(rows.values), ROWS_AT_ONCE)]
+        return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..compiled import compiled_likelihood
-from ..flows import Flow
+from ..flows import Flow, Rows
 from ._early_stopping import EarlyStopping
 from ._likelihood import Likelihood
 from ._optim import AdamW, FlatParameters, warmup_cosine
@@ -33,14 +33,6 @@ StopReason = Literal["max_iter", "max_time", "early_stopping", "callback", "inte
 
 class DivergedError(RuntimeError):
     """Training met a loss that isn't finite at every step size tried."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Encoded rows on the training device, with weights of mean one."""
-
-    values: Tensor
-    weight: Tensor
 
 
 @dataclass
@@ -146,7 +138,7 @@ def fit_flow(
        Optimization 30(4), 1992.
     """
     parameters = FlatParameters(flow)
-    compiled = compiled_likelihood(flow, parameters, train.values[:1], n_compiled_threads) if n_compiled_threads else None
+    compiled = compiled_likelihood(flow, parameters, train, n_compiled_threads) if n_compiled_threads else None
     likelihood = Likelihood(flow) if compiled is None else compiled
     optimiser = AdamW(parameters, weight_decay, is_compiled=compiled is not None)
     stopping = EarlyStopping(n_iter_no_change, tol)
@@ -167,7 +159,7 @@ def fit_flow(
             total: Tensor | float = 0.0
             n_seen = 0
             for i, batch in enumerate(order.tensor_split(n_batches)):
-                total += likelihood.add_gradient(train.values, train.weight, batch) * len(batch)
+                total += likelihood.add_gradient(train, batch) * len(batch)
                 n_steps = clock.total_steps(result.n_iter * n_batches + i + 1)
                 factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
                 optimiser.step(step_scale * learning_rate * factor)
@@ -239,5 +231,6 @@ class _Clock:
 
 
 def _mean_log_likelihood(likelihood: Likelihood | CompiledLikelihood, rows: Rows) -> float:
-    log_prob = likelihood.log_prob(rows.values)
-    return float((rows.weight * log_prob).sum(dtype=torch.float64)) / float(rows.weight.sum(dtype=torch.float64))
+    return float((rows.weight * likelihood.log_prob(rows)).sum(dtype=torch.float64)) / float(
+        rows.weight.sum(dtype=torch.float64)
+    )

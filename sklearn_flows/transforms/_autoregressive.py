@@ -12,7 +12,7 @@ from ._elementwise import Transformer, clip_for_conditioner
 
 
 class MaskedAutoregressive(Transform):
-    """Autoregressive layer :math:`z_i = \\tau(x_i; h_i(x_{1:i-1}))`.
+    """Autoregressive layer :math:`z_i = \\tau(x_i; h_i(x_{1:i-1}, c))`, with a context :math:`c` or without.
 
     Its Jacobian is triangular, so the log-determinant is the sum of the scalar ones. All parameters
     :math:`h_i` come from one pass of a masked network; the inverse needs the features one after another.
@@ -23,7 +23,8 @@ class MaskedAutoregressive(Transform):
         The scalar bijection :math:`\\tau`: affine gives MAF [1]_, a rational-quadratic spline the autoregressive
         neural spline flow [2]_.
     conditioner : MADE
-        The masked network :math:`h`, with ``transformer.n_parameters`` outputs for each feature.
+        The masked network :math:`h`, with ``transformer.n_parameters`` outputs for each feature, and inputs for a context or
+        without.
 
     References
     ----------
@@ -39,10 +40,10 @@ class MaskedAutoregressive(Transform):
     def extra_repr(self) -> str:
         return f"transformer={self.transformer!r}"
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return map_conditioned(self.transformer, self.conditioner, x, x)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return map_conditioned(self.transformer, self.conditioner, x, context, x)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         solved: list[Tensor] = []
         terms: list[Tensor] = [z.new_zeros(*z.shape[:-1], 1)]
 
@@ -52,5 +53,5 @@ class MaskedAutoregressive(Transform):
             terms.append(term)
             return clip_for_conditioner(x_i)
 
-        self.conditioner.in_order(z, solve)
+        self.conditioner.in_order(z, solve, None if context is None else clip_for_conditioner(context))
         return torch.cat(solved, dim=-1) if solved else z, torch.cat(terms, dim=-1).sum(dim=-1)

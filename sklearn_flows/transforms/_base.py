@@ -12,17 +12,20 @@ class Transform(nn.Module, ABC):
     """An invertible, differentiable map with a tractable log-determinant.
 
     By convention ``forward`` goes from data to latent space (the normalising direction, the one that a
-    density needs) and ``inverse`` from latent space to data (the generative direction).
+    density needs) and ``inverse`` from latent space to data (the generative direction). A map may depend on a context,
+    one row for each row mapped: log-determinants are those of the map at a fixed context. Maps without use for it ignore it.
     """
 
     @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latents.
 
         Parameters
         ----------
         x : Tensor of shape (n_samples, n_features)
             Points in data space.
+        context : Tensor of shape (n_samples, n_context), default=None
+            What the map of each row depends on besides the row itself; None for an unconditional map.
 
         Returns
         -------
@@ -33,13 +36,15 @@ class Transform(nn.Module, ABC):
         """
 
     @abstractmethod
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map latents to data.
 
         Parameters
         ----------
         z : Tensor of shape (n_samples, n_features)
             Points in latent space.
+        context : Tensor of shape (n_samples, n_context), default=None
+            What the map of each row depends on besides the row itself; None for an unconditional map.
 
         Returns
         -------
@@ -63,18 +68,18 @@ class Composed(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(x.shape[:-1])
         for transform in self.transforms:
             assert isinstance(transform, Transform)  # ModuleList forgets the type
-            x, term = transform.forward(x)
+            x, term = transform.forward(x, context)
             log_det = log_det + term
         return x, log_det
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = z.new_zeros(z.shape[:-1])
         for transform in reversed(self.transforms):
             assert isinstance(transform, Transform)
-            z, term = transform.inverse(z)
+            z, term = transform.inverse(z, context)
             log_det = log_det + term
         return z, log_det

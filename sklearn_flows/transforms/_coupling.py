@@ -13,19 +13,19 @@ from ._linear import select
 
 
 class Coupling(Transform):
-    """Coupling layer: :math:`z_A = x_A`, :math:`z_B = \\tau(x_B; h(x_A))` [1]_ (section 3.2).
+    """Coupling layer: :math:`z_A = x_A`, :math:`z_B = \\tau(x_B; h(x_A, c))` [1]_ (section 3.2).
 
-    Both directions cost one pass of the conditioner.
+    The context :math:`c` may be missing. Both directions cost one pass of the conditioner.
 
     Parameters
     ----------
     transformer : Transformer
         The scalar bijection :math:`\\tau`.
     conditioner : FeedForward
-        Network from the features that stay, shape ``(n, n_staying)``, to the raw parameters of the others,
-        shape ``(n, n_moving * transformer.n_parameters)``.
+        Network from the features that stay, shape ``(n, n_staying)``, and the context, if it has inputs for one, to the raw
+        parameters of the others, shape ``(n, n_moving * transformer.n_parameters)``.
     stays : Tensor of shape (n_features,), dtype bool
-        Which features stay. With none of them the layer is an unconditional elementwise map.
+        Which features stay. With none of them the layer is an elementwise map, which only a context steers.
 
     References
     ----------
@@ -48,15 +48,15 @@ class Coupling(Transform):
     def extra_repr(self) -> str:
         return f"transformer={self.transformer!r}"
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._map(x, inverse=False)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._map(x, context, inverse=False)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self._map(z, inverse=True)
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._map(z, context, inverse=True)
 
-    def _map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        kept = select(x, self.staying)
-        moved, log_det = map_conditioned(self.transformer, self.conditioner, kept, select(x, self.moving), inverse=inverse)
+    def _map(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        kept, moving = select(x, self.staying), select(x, self.moving)
+        moved, log_det = map_conditioned(self.transformer, self.conditioner, kept, context, moving, inverse=inverse)
         return self._merge(kept, moved), log_det
 
     def _merge(self, kept: Tensor, moved: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ class Permutation(Transform):
         self.register_buffer("order", order)
         self.register_buffer("inverse_order", order.argsort())
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return select(x, self.order), x.new_zeros(x.shape[:-1])
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return select(z, self.inverse_order), z.new_zeros(z.shape[:-1])
 
 
@@ -89,11 +89,11 @@ class LULinear(Transform):
     def _upper(self) -> Tensor:
         return self.upper.triu(1) + self.log_diagonal.exp().diag_embed()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z: Tensor = _LUProduct.apply(x.mT, self.lower, self.upper, self.log_diagonal, self.bias)
         return z.mT, self._log_det(z.mT)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         shifted = z.mT - self.bias.unsqueeze(-1)
         y = torch.linalg.solve_triangular(self.lower.tril(-1), shifted, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(self._upper(), y, upper=True).mT

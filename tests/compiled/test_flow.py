@@ -13,7 +13,7 @@ from sklearn_flows.compiled._likelihood import CompiledLikelihood
 from sklearn_flows.compiled._program import MAX_ROWS
 from sklearn_flows.compiled._transform import CompiledTransform
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import maf, realnvp, spline_flow
+from sklearn_flows.flows import Rows, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import Likelihood
 from sklearn_flows.training._optim import FlatParameters
 
@@ -52,7 +52,8 @@ def compile_or_fail(flow, n_threads=1):
 
 
 def likelihood_or_fail(flow, parameters, n_threads=1):
-    likelihood = compiled_likelihood(flow, parameters, parameters.values.new_zeros(1, flow.base.n_features), n_threads)
+    row = Rows(parameters.values.new_zeros(1, flow.base.n_features), parameters.values.new_ones(1))
+    likelihood = compiled_likelihood(flow, parameters, row, n_threads)
     assert isinstance(likelihood, CompiledLikelihood)
     return likelihood
 
@@ -66,11 +67,11 @@ def answers(flow, x):
 
 def likelihood_and_gradient(likelihood, x, parameters):
     """Log-density of all rows, and loss and gradient of a batch of them, weighted and in some order."""
-    weight = torch.linspace(0.5, 2, len(x), dtype=x.dtype)
+    rows = Rows(x, torch.linspace(0.5, 2, len(x), dtype=x.dtype))
     batch = torch.arange(len(x)).flip(0)[: max(1, 2 * len(x) // 3)]
     parameters.gradients.zero_()
-    loss = likelihood.add_gradient(x, weight, batch)
-    return [likelihood.log_prob(x), torch.as_tensor(loss, dtype=x.dtype), parameters.gradients.clone()]
+    loss = likelihood.add_gradient(rows, batch)
+    return [likelihood.log_prob(rows), torch.as_tensor(loss, dtype=x.dtype), parameters.gradients.clone()]
 
 
 def assert_the_same(flow, x, **tolerance):
@@ -148,10 +149,10 @@ def test_gradients_are_added_to_what_is_there(build, generator):
     likelihood = likelihood_or_fail(flow, parameters)
     x = torch.randn(50, 4, generator=generator, dtype=torch.float64)
     for _ in range(2):
-        likelihood.add_gradient(x, x.new_ones(50), torch.arange(50))
+        likelihood.add_gradient(Rows(x, x.new_ones(50)), torch.arange(50))
     twice = parameters.gradients.clone()
     parameters.gradients.zero_()
-    likelihood.add_gradient(x, x.new_ones(50), torch.arange(50))
+    likelihood.add_gradient(Rows(x, x.new_ones(50)), torch.arange(50))
     torch.testing.assert_close(twice, 2 * parameters.gradients, rtol=1e-12, atol=1e-12)
 
 
@@ -161,7 +162,7 @@ def test_a_likelihood_follows_its_parameters(build, generator):
     likelihood = likelihood_or_fail(flow, parameters)
     x = torch.randn(50, 4, generator=generator, dtype=torch.float64)
     parameters.values.mul_(0.5)
-    torch.testing.assert_close(likelihood.log_prob(x), flow.log_prob(x).detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(likelihood.log_prob(Rows(x, x.new_ones(50))), flow.log_prob(x).detach(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -210,7 +211,7 @@ def test_a_loss_that_is_no_number_is_seen(build):
     likelihood = likelihood_or_fail(flow, FlatParameters(flow))
     x = torch.zeros(3, 4, dtype=torch.float64)
     x[1, 2] = torch.nan
-    assert math.isnan(likelihood.add_gradient(x, x.new_ones(3), torch.arange(3)))
+    assert math.isnan(likelihood.add_gradient(Rows(x, x.new_ones(3)), torch.arange(3)))
 
 
 def test_the_parameters_are_those_of_now(build):
@@ -227,13 +228,14 @@ def test_the_parameters_are_those_of_now(build):
 def test_torch_serves_where_there_are_no_kernels(build):
     flow = build("maf", activation="gelu")
     assert compiled_flow(flow, log_prob_at_zero, 1) is flow
-    assert compiled_likelihood(flow, FlatParameters(flow), torch.zeros(1, 4, dtype=torch.float64), 1) is None
+    row = Rows(torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    assert compiled_likelihood(flow, FlatParameters(flow), row, 1) is None
 
 
 def test_kernels_that_give_something_else_than_torch_are_not_used(build, monkeypatch):
     flow = build("maf")
     forward = CompiledTransform.forward
-    monkeypatch.setattr(CompiledTransform, "forward", lambda self, x: tuple(y + 1 for y in forward(self, x)))
+    monkeypatch.setattr(CompiledTransform, "forward", lambda self, x, context=None: tuple(y + 1 for y in forward(self, x)))
     with pytest.warns(RuntimeWarning, match="instead of"):
         assert compiled_flow(flow, log_prob_at_zero, 1) is flow
 
@@ -249,7 +251,7 @@ if how == "switched off":
     os.environ["NUMBA_DISABLE_JIT"] = "1"
 import torch
 from sklearn_flows.compiled import compiled_flow
-from sklearn_flows.flows import maf
+from sklearn_flows.flows import Rows, maf
 if how == "broken":
     import sklearn_flows.compiled._transform as broken
     def fail(*arguments): raise OSError("no place for the cache")

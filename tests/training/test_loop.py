@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from sklearn_flows.flows import maf
-from sklearn_flows.training import DivergedError, Rows, _likelihood, _loop, fit_flow
+from sklearn_flows.flows import Rows, maf
+from sklearn_flows.training import DivergedError, _likelihood, _loop, fit_flow
 from sklearn_flows.training._loop import MAX_ROLLBACKS
 
 

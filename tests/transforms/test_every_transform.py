@@ -21,15 +21,20 @@ from sklearn_flows.transforms import (
 SPLINE = RationalQuadraticSpline(n_bins=4, tail_bound=4.0)
 
 
-def autoregressive(transformer, activation, n_features, generator):
-    return MaskedAutoregressive(transformer, MADE(n_features, transformer.n_parameters, [6, 5], activation, generator))
+# Width of the context of transforms that take one.
+N_CONTEXT = 3
 
 
-def coupling(transformer, activation, n_features, generator):
+def autoregressive(transformer, activation, n_features, generator, n_context=0):
+    made = MADE(n_features, transformer.n_parameters, [6, 5], activation, generator, n_context)
+    return MaskedAutoregressive(transformer, made)
+
+
+def coupling(transformer, activation, n_features, generator, n_context=0):
     stays = (torch.arange(n_features) % 2 == 0) & (n_features > 1)
     n_staying = int(stays.sum())
     n_out = (n_features - n_staying) * transformer.n_parameters
-    return Coupling(transformer, MLP(n_staying, n_out, [6], activation, generator), stays)
+    return Coupling(transformer, MLP(n_staying, n_out, [6], activation, generator, n_context), stays)
 
 
 def shuffled(n_features, generator):
@@ -46,9 +51,17 @@ REGISTRY = [
     ("spline-autoregressive-relu", lambda d, g: autoregressive(SPLINE, "relu", d, g)),
     ("affine-coupling", lambda d, g: coupling(Affine(), "elu", d, g)),
     ("spline-coupling", lambda d, g: coupling(SPLINE, "gelu", d, g)),
+    ("affine-autoregressive-in-context", lambda d, g: autoregressive(Affine(), "tanh", d, g, N_CONTEXT)),
+    ("spline-autoregressive-in-context", lambda d, g: autoregressive(SPLINE, "silu", d, g, N_CONTEXT)),
+    ("affine-coupling-in-context", lambda d, g: coupling(Affine(), "tanh", d, g, N_CONTEXT)),
+    ("spline-coupling-in-context", lambda d, g: coupling(SPLINE, "silu", d, g, N_CONTEXT)),
     ("composed-of-nothing", lambda d, g: Composed([])),
     ("maf", lambda d, g: Composed([LULinear(d), autoregressive(Affine(), "tanh", d, g), shuffled(d, g)])),
     ("spline-flow", lambda d, g: Composed([LULinear(d), coupling(SPLINE, "relu", d, g), shuffled(d, g), LULinear(d)])),
+    (
+        "conditional",
+        lambda d, g: Composed([coupling(Affine(), "relu", d, g, N_CONTEXT), LULinear(d), autoregressive(SPLINE, "relu", d, g)]),
+    ),
     ("nested", lambda d, g: Composed([shuffled(d, g), Composed([LULinear(d), autoregressive(SPLINE, "tanh", d, g)])])),
 ]
 
@@ -67,23 +80,29 @@ def transform(request, n_features, generator, randomise):
 
 
 class Direction(torch.nn.Module):
-    """One direction of a transform as a module of its own."""
+    """One direction of a transform as a module of its own. All rows are in one context, which is among its parameters."""
 
-    def __init__(self, transform, name):
+    def __init__(self, transform, name, generator):
         super().__init__()
         self.transform = transform
         self.name = name
+        takes_context = any(getattr(part, "n_context", 0) for part in transform.modules())
+        context = torch.randn(N_CONTEXT, generator=generator, dtype=torch.float64) if takes_context else None
+        self.context = None if context is None else torch.nn.Parameter(context)
 
     def forward(self, x):
-        return getattr(self.transform, self.name)(x)
+        return self.map_by(self.name, x)
 
     def undo(self, y):
-        return getattr(self.transform, {"forward": "inverse", "inverse": "forward"}[self.name])(y)
+        return self.map_by({"forward": "inverse", "inverse": "forward"}[self.name], y)
+
+    def map_by(self, name, x):
+        return getattr(self.transform, name)(x, None if self.context is None else self.context.expand(len(x), -1))
 
 
 @pytest.fixture(params=["forward", "inverse"])
-def direction(request, transform):
-    return Direction(transform, request.param)
+def direction(request, transform, generator):
+    return Direction(transform, request.param, generator)
 
 
 @pytest.fixture
@@ -164,8 +183,8 @@ STARTS_AS_IDENTITY = [(name, build) for name, build in REGISTRY if "-" in name a
 @pytest.mark.parametrize("build", [build for _, build in STARTS_AS_IDENTITY], ids=[name for name, _ in STARTS_AS_IDENTITY])
 def test_layers_start_as_the_identity(build, n_features, generator, rows):
     fresh = build(n_features, generator).double()
-    for function in (fresh.forward, fresh.inverse):
-        y, log_det = function(rows)
+    for name in ("forward", "inverse"):
+        y, log_det = Direction(fresh, name, generator)(rows)
         # A spline's knots are sums of rounded shares of its box: a few ulps of its side.
         assert ((y - rows).abs().amax(dim=1) / size_of(rows)).max() <= 1e-14
         assert log_det.abs().max() <= 1e-13
