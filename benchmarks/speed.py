@@ -336,7 +336,7 @@ def turns_of_steps(name, step):
         for _ in range(n):
             loss = step()
         seconds = time.perf_counter() - start
-        if loss is not None and not math.isfinite(loss):
+        if loss is not None and not torch.isfinite(torch.as_tensor(loss)):
             raise RuntimeError(f"{name} diverged: what is timed now is arithmetic with NaN")
         return seconds
 
