@@ -62,6 +62,7 @@ import numpy as np
 import torch
 from _flowjax import FlowjaxWorker
 from scipy import stats
+from scipy.special import logsumexp
 from sklearn import datasets
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, ParameterGrid
@@ -78,15 +79,24 @@ LEARNING_RATE, PATIENCE = 1e-3, 30  # of a careful user
 # Tables
 
 
-def moons(n, rng):
-    return datasets.make_moons(n, noise=0.1, random_state=rng)[0]
-
-
 class Toy:
     """A distribution whose density is known."""
 
     def __init__(self, n_rows, draw, log_density=None):
         self.n_rows, self.draw, self.log_density = n_rows, draw, log_density
+
+
+def two_moons():
+    noise = 0.1
+    angles = (np.arange(2_000) + 0.5) / 2_000 * np.pi
+    upper = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    centres = np.concatenate([upper, [1, 0.5] - upper])  # of the noise: both arcs, evenly
+
+    def log_density(X):
+        squared_distances = np.square(X[:, None] - centres).sum(axis=2)
+        return logsumexp(-squared_distances / (2 * noise**2), axis=1) - np.log(len(centres) * 2 * np.pi * noise**2)
+
+    return Toy(6_250, lambda n, rng: datasets.make_moons(n, noise=noise, random_state=rng)[0], log_density)
 
 
 def fifty_gaussians():
@@ -125,7 +135,7 @@ def checkerboard():
 
 
 TOYS = {
-    "two moons": lambda: Toy(6_250, moons),
+    "two moons": two_moons,
     "50 Gaussians": fifty_gaussians,
     "Student t": student_t,
     "checkerboard": checkerboard,
