@@ -84,24 +84,25 @@ class StudentMixture(nn.Module):
     precisions_cholesky : Tensor of shape (n_components, n_features, n_features)
         Lower-triangular matrices :math:`P_k` with positive diagonals: :math:`P_k (z - \\mu_k)` is spherical under component
         :math:`k`.
-    df : float, default=inf
-        Degrees of freedom :math:`\\nu`, a whole number or infinity: normal distributions.
+    df : float or Tensor of shape (n_components,), default=inf
+        Degrees of freedom :math:`\\nu` of all components or of each, whole numbers or infinity: normal distributions.
     """
 
     log_shares: Tensor
     means: Tensor
     precisions_cholesky: Tensor
+    df: Tensor
 
-    def __init__(self, shares: Tensor, means: Tensor, precisions_cholesky: Tensor, df: float = math.inf) -> None:
+    def __init__(self, shares: Tensor, means: Tensor, precisions_cholesky: Tensor, df: float | Tensor = math.inf) -> None:
         super().__init__()
         self.n_components, self.n_features = means.shape
-        self.df = df
+        self.register_buffer("df", torch.as_tensor(df, dtype=torch.float32).expand(self.n_components).clone())
         self.register_buffer("log_shares", shares.log().float())
         self.register_buffer("means", means.float())
         self.register_buffer("precisions_cholesky", precisions_cholesky.float())
 
     def extra_repr(self) -> str:
-        return f"n_components={self.n_components}, df={self.df:g}"
+        return f"n_components={self.n_components}, df={self.df.unique().tolist()}"
 
     def _whitened(self, z: Tensor) -> Tensor:
         """The points as each component sees them, shape (n_components, n_features, n_samples)."""
@@ -114,21 +115,22 @@ class StudentMixture(nn.Module):
         """Log-density of each row, in nats; shapes as in ``StandardNormal``."""
         log_det = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         constant = self.log_shares.log_softmax(dim=0) + log_det
-        spherical = spherical_log_density(self._whitened(z).square().sum(dim=-2), self.n_features, self.df)
+        spherical = spherical_log_density(self._whitened(z).square().sum(dim=-2), self.n_features, self.df.unsqueeze(-1))
         return (constant.unsqueeze(-1) + spherical).logsumexp(dim=0)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Draw rows; arguments as in ``StandardNormal``."""
         noise = torch.randn(n_samples, self.n_features, generator=generator, dtype=torch.float64).to(self.means)
-        if self.df < math.inf:
-            chi_squared = torch.randn(n_samples, int(self.df), generator=generator, dtype=torch.float64).square().sum(dim=1)
-            noise *= (self.df / chi_squared).sqrt().unsqueeze(-1).to(noise)
         shares = self.log_shares.detach().double().cpu().exp()
         component = torch.multinomial(shares, n_samples, replacement=True, generator=generator)
         rows = torch.empty_like(noise)
         for k in range(self.n_components):
             chosen = (component == k).nonzero().squeeze(-1).to(noise.device)
-            solved = torch.linalg.solve_triangular(self.precisions_cholesky[k], noise[chosen].mT, upper=False)
+            spherical, df = noise[chosen], float(self.df[k])
+            if df < math.inf:
+                chi_squared = torch.randn(len(chosen), int(df), generator=generator, dtype=torch.float64).square().sum(dim=1)
+                spherical *= (df / chi_squared).sqrt().unsqueeze(-1).to(noise)
+            solved = torch.linalg.solve_triangular(self.precisions_cholesky[k], spherical.mT, upper=False)
             rows[chosen] = solved.mT + self.means[k]
         return rows
 
@@ -171,38 +173,50 @@ class StudentMixture(nn.Module):
         return z.mT
 
     def _conditional_scale(self, distance: Tensor, i: int) -> Tensor:
-        """Of whitened coordinate ``i``, given the squared distance of those before: it follows a t of ``df + i`` degrees."""
-        return ((self.df + distance) / (self.df + i)).sqrt()
+        """Of whitened coordinate ``i`` of Student t components, given the squared distance of those before.
+
+        It follows a Student t distribution of ``df + i`` degrees.
+        """
+        df = self.df[self.df.isfinite(), None]
+        return ((df + distance[self.df.isfinite()]) / (df + i)).sqrt()
 
     def _conditional_quantile(self, w: Tensor, distance: Tensor, i: int) -> Tensor:
         """Normal quantile of whitened coordinate ``i`` under each component, given those before."""
-        if self.df == math.inf:
-            return w
-        t = (w / self._conditional_scale(distance, i)).double()
-        lower = special.ndtri(np.maximum(special.stdtr(self.df + i, -t.abs().numpy()), np.finfo(np.float64).tiny))
-        return (-t.sign() * torch.from_numpy(lower)).to(w)
+        heavy = self.df.isfinite()
+        t = (w[heavy] / self._conditional_scale(distance, i)).double()
+        df = self.df[heavy, None].double().numpy()
+        lower = special.ndtri(np.maximum(special.stdtr(df + i, -t.abs().numpy()), np.finfo(np.float64).tiny))
+        quantile = w.clone()
+        quantile[heavy] = (-t.sign() * torch.from_numpy(lower)).to(w)
+        return quantile
 
     def _conditional_value(self, u: Tensor, distance: Tensor, i: int) -> Tensor:
         """Undo ``_conditional_quantile``."""
-        if self.df == math.inf:
-            return u.expand(self.n_components, -1)
-        t = special.stdtrit(self.df + i, special.ndtr(-u.abs().double().numpy()))
-        return (-u.sign() * torch.from_numpy(t)).to(u) * self._conditional_scale(distance, i)
+        heavy = self.df.isfinite()
+        df = self.df[heavy, None].double().numpy()
+        t = special.stdtrit(df + i, special.ndtr(-u.abs().double().numpy()))
+        value = u.expand(self.n_components, -1).clone()
+        value[heavy] = (-u.sign() * torch.from_numpy(t)).to(u) * self._conditional_scale(distance, i)
+        return value
 
     def _condition(self, log_joint: Tensor, distance: Tensor, w: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """Log-share and squared distance of each component, given one more whitened coordinate."""
-        further = distance + w.square()
-        conditional = spherical_log_density(further, i + 1, self.df) - spherical_log_density(distance, i, self.df)
+        further, df = distance + w.square(), self.df.unsqueeze(-1)
+        conditional = spherical_log_density(further, i + 1, df) - spherical_log_density(distance, i, df)
         log_joint = log_joint + self.precisions_cholesky[:, i, i, None].log() + conditional
         return log_joint - log_joint.logsumexp(dim=0), further
 
 
-def spherical_log_density(squared_distance: Tensor, n_features: int, df: float) -> Tensor:
-    """Log-density of a Student t distribution with the identity as its scale, which is normal for infinite ``df``."""
-    if df == math.inf:
-        return -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
-    constant = math.lgamma((df + n_features) / 2) - math.lgamma(df / 2) - 0.5 * n_features * math.log(df * math.pi)
-    return constant - 0.5 * (df + n_features) * torch.log1p(squared_distance / df)
+def spherical_log_density(squared_distance: Tensor, n_features: int, df: Tensor) -> Tensor:
+    """Log-density of Student t distributions with the identity as their scale, which are normal for infinite ``df``."""
+    normal = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
+    heavy = df.isfinite()
+    if not heavy.any():
+        return normal
+    df = torch.where(heavy, df, 1.0).to(squared_distance)
+    constant = torch.lgamma((df + n_features) / 2) - torch.lgamma(df / 2) - 0.5 * n_features * (df * math.pi).log()
+    student = constant - 0.5 * (df + n_features) * torch.log1p(squared_distance / df)
+    return torch.where(heavy, student, normal)
 
 
 def normal_score(log_shares: Tensor, quantiles: Tensor) -> Tensor:

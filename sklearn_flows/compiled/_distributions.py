@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
+import torch
 
-from ..distributions import StandardNormal
+from ..distributions import StandardNormal, spherical_log_density
 from ._product import LANES, linear, linear_transposed, vector_width
 from ._vector import compiled, exponential, larger, load, logarithm, store
 
@@ -23,39 +24,35 @@ def describe_base(base, dtype):
     -------
     values : ndarray
         Of a mixture, one component after the other: the matrix that makes it spherical and, right behind it as ``linear`` wants
-        it, what is added; then the logarithms of the densities at the centres.
+        it, what is added; then the logarithms of the densities at all centres; then degrees of freedom.
     stairs : ndarray
         Those of triangular matrices.
     n_components : int
         Number of components; 0 is the standard normal.
-    df : float
-        Degrees of freedom.
     """
     n = base.n_features
     stairs = np.array([*range(1, n + 1), *range(n)], dtype=np.int64)
     if isinstance(base, StandardNormal):
-        return np.array([-0.5 * n * math.log(2 * math.pi)], dtype), stairs, 0, math.inf
+        return np.array([-0.5 * n * math.log(2 * math.pi)], dtype), stairs, 0
     matrices = base.precisions_cholesky.double().cpu().numpy()
     shifts = -(matrices @ base.means.double().cpu().numpy()[:, :, None])
     blocks = np.concatenate([matrices.reshape(len(matrices), -1), shifts[:, :, 0]], axis=1)
     log_det = np.log(np.diagonal(matrices, axis1=1, axis2=2)).sum(axis=1)
-    log_at_centre = base.log_shares.double().cpu().log_softmax(dim=0).numpy() + log_det
-    if base.df == math.inf:
-        log_at_centre -= 0.5 * n * math.log(2 * math.pi)
-    else:
-        log_at_centre += math.lgamma((base.df + n) / 2) - math.lgamma(base.df / 2) - 0.5 * n * math.log(base.df * math.pi)
-    return np.concatenate([blocks.ravel(), log_at_centre]).astype(dtype), stairs, base.n_components, float(base.df)
+    df = base.df.double().cpu()
+    spherical = spherical_log_density(torch.zeros_like(df), n, df).numpy()
+    log_at_centre = base.log_shares.double().cpu().log_softmax(dim=0).numpy() + log_det + spherical
+    return np.concatenate([blocks.ravel(), log_at_centre, df.numpy()]).astype(dtype), stairs, base.n_components
 
 
 @compiled
-def log_density(values, stairs, n_components, df, z, log_density, gradient, wants_gradient, work, n_panels, n):
+def log_density(values, stairs, n_components, z, log_density, gradient, wants_gradient, work, n_panels, n):
     """Log-density of the rows of panels and, where it is wanted, its gradient. ``work`` is memory for ``2 * n + 2`` units."""
     if n_components == 0:
         _log_density_of_normal(values, z, log_density, gradient, wants_gradient, n_panels, n)
     else:
         for panel in range(n_panels):
             _log_density_of_mixture(
-                *(values, stairs, n_components, df, z, panel * n * LANES, log_density, panel * LANES, gradient),
+                *(values, stairs, n_components, z, panel * n * LANES, log_density, panel * LANES, gradient),
                 *(wants_gradient, work, n),
             )
 
@@ -75,22 +72,21 @@ def _log_density_of_normal(values, z, log_density, gradient, wants_gradient, n_p
 
 
 @compiled
-def _log_density_of_mixture(values, stairs, n_components, df, z, here, log_density, out, gradient, wants_gradient, work, n):
+def _log_density_of_mixture(values, stairs, n_components, z, here, log_density, out, gradient, wants_gradient, work, n):
     # The sum over components is scaled by its largest term so far, and so is the gradient that is summed with it.
     size, width = n * n + n, vector_width(z)
     whitened, back, highest, total = 0, n * LANES, 2 * n * LANES, (2 * n + 1) * LANES
-    is_normal = math.isinf(df)
     for k in range(n_components):
         linear(values, k * size, n, k * size + n * n, 0, n, stairs, 0, z, here, work, whitened)
         if wants_gradient:
             linear_transposed(values, k * size, n, n, stairs, n, work, whitened, work, back)
-        log_at_centre = values[n_components * size + k]
+        log_at_centre, df = values[n_components * size + k], values[n_components * (size + 1) + k]
         for lane in range(0, LANES, width):
             distance = load(work, whitened + lane) * 0.0
             for i in range(n):
                 v = load(work, whitened + i * LANES + lane)
                 distance = distance + v * v
-            if is_normal:
+            if math.isinf(df):
                 log_joint = log_at_centre - 0.5 * distance
                 pull = distance * 0.0 - 1.0
             else:

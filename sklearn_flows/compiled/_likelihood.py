@@ -157,7 +157,7 @@ class CompiledLikelihood:
 
 @compiled
 def _log_prob_of_rows(
-    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
     rows, contexts, chosen, first, n_rows, wants_gradient, context, states, log_det, log_prob, gradient, kept, work, n_features,
 ):  # fmt: skip
     """Log-density of up to ``MAX_ROWS`` rows and, where it is wanted, the gradient of the base's with respect to the images."""
@@ -174,21 +174,21 @@ def _log_prob_of_rows(
             context[place + i * LANES] = contexts[row, i]
     map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features)
     images = states[len(steps) * n_features * MAX_ROWS :]
-    log_density(base, stairs, n_components, df, images, log_prob, gradient, wants_gradient, work, n_panels, n_features)
+    log_density(base, stairs, n_components, images, log_prob, gradient, wants_gradient, work, n_panels, n_features)
     for lane in range(n_rows):
         log_prob[lane] += log_det[lane]
 
 
 @compiled
 def _log_prob_of_block(
-    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
     rows, contexts, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     first = block * MAX_ROWS
     n_rows = min(MAX_ROWS, len(rows) - first)
     everyone = numbers[:0]
     _log_prob_of_rows(
-        *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
+        *(steps, numbers, bounds, base, stairs, n_components, parameters, prepared),
         *(rows, contexts, everyone, first, n_rows, False, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     for lane in range(n_rows):
@@ -197,7 +197,7 @@ def _log_prob_of_block(
 
 @compiled
 def _gradient_of_block(
-    steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared,
+    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
     rows, contexts, weights, chosen, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     """Loss of a block of a batch; ``out`` gets its gradient and, behind it, sums that aren't gradients yet."""
@@ -205,7 +205,7 @@ def _gradient_of_block(
     n_rows = min(MAX_ROWS, len(chosen) - first)
     n_panels = (n_rows + LANES - 1) // LANES
     _log_prob_of_rows(
-        *(steps, numbers, bounds, base, stairs, n_components, df, parameters, prepared),
+        *(steps, numbers, bounds, base, stairs, n_components, parameters, prepared),
         *(rows, contexts, chosen, first, n_rows, True, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     loss = 0.0
