@@ -287,23 +287,25 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if validation_rows is None:
             validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
         early_stopping = self.early_stopping == "auto" or self.early_stopping
-        seeds = [draw_seed(rng) for _ in teacher.flows_]
-        trials = [None] * len(seeds)
+        candidates = [(flow.encoding_, flow.flow_, flow.base, flow.margins) for flow in teacher.flows_]
+        if self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
+            candidates += self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
+        seeds = [draw_seed(rng) for _ in candidates]
+        trials = [None] * len(candidates)
 
         def try_flow(i):
-            candidate = teacher.flows_[i]
-            flow = copy.deepcopy(candidate.flow_).float().requires_grad_(True).train().to(resolve_device(self))
+            encoding, flow, *start = candidates[i]
+            flow = copy.deepcopy(flow).float().requires_grad_(True).train().to(resolve_device(self))
             train, validation, units, units_val = self._encode_parts(
-                candidate.encoding_, draws, (*validation_rows, np.arange(len(validation_rows[0])))
+                encoding, draws, (*validation_rows, np.arange(len(validation_rows[0])))
             )
             try:
                 result = self._train_for_a_trial(flow, train, validation, seeds[i])
             except DivergedError:
                 return
             if result.stop_reason == "interrupted":
-                raise InterruptedTeacherError(candidate)
-            chosen = candidate.encoding_, flow, candidate.base, candidate.margins
-            start = _Start(*chosen, train, validation, units, units_val, early_stopping)
+                raise InterruptedTeacherError(teacher.flows_[min(i, len(teacher.flows_) - 1)])
+            start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
             trials[i] = result.best_score + units_val, start
 
         for_each(try_flow, len(trials), torch.get_num_threads())
@@ -314,6 +316,16 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 " from the rows themselves."
             )
         return best
+
+    def _start_from_mean_of_mixtures(self, teacher, rows, weight, rng):
+        encoding = TableEncoding.fit(rows, weight, "linear")
+        base = teacher.mean_of_mixtures(encoding)
+        if base is None:
+            return []
+        values, _ = _encode_rows(encoding, rows, weight, np.arange(len(rows)), torch.device("cpu"))
+        whitening = torch.as_tensor(whitening_matrix(*_on_the_host(values)))
+        flow = self._build_flow(whitening, _as_whitened(base, whitening), torch_generator(draw_seed(rng)))
+        return [(encoding, flow, "mixture", "linear")]
 
     def _train_for_a_trial(self, flow, train, validation, seed):
         batch_size = default_batch_size(len(train.values)) if self.batch_size == "auto" else self.batch_size
@@ -427,12 +439,18 @@ def _fit_base(base, train, validation, rng):
     n_components = 1 if base == "student" else None
     with one_thread_if_small(0):
         mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
-    shares, means, precisions_cholesky = (torch.as_tensor(array) for array in mixture[:3])
-    if len(shares) == 1 and mixture.df == np.inf:
-        return precisions_cholesky[0], None
-    # As the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu).
-    precisions_cholesky = torch.linalg.solve_triangular(whitening, precisions_cholesky, upper=False, left=False)
-    return whitening, StudentMixture(shares, means @ whitening.T, precisions_cholesky, mixture.df)
+    base = StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)
+    if base.n_components == 1 and mixture.df == np.inf:
+        return torch.as_tensor(mixture.precisions_cholesky[0]), None
+    return whitening, _as_whitened(base, whitening)
+
+
+def _as_whitened(base, whitening):
+    """A mixture as the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu)."""
+    precisions_cholesky = torch.linalg.solve_triangular(
+        whitening, base.precisions_cholesky.to(whitening), upper=False, left=False
+    )
+    return StudentMixture(base.log_shares.exp(), base.means.to(whitening) @ whitening.T, precisions_cholesky, base.df)
 
 
 def _on_the_host(rows):

@@ -3,9 +3,11 @@
 import warnings
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..cross_fitting import draw_from_mixture, fit_members, mixture_weights
+from ..distributions import StudentMixture
 from ..encoding import is_constant
 from ..utils._random import set_random_states
 from ._mixture import MixtureDensity
@@ -16,6 +18,8 @@ STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
 N_PARTS = 10
 # Parts that are left out by a mixture each.
 N_MIXTURES = 5
+# Components of their mean, at most: they are computed in each step of the flow that starts from it.
+MAX_COMPONENTS = 256
 # Share of the time that its flows have together, where time is limited.
 SHARE_OF_TIME = 0.5
 # Attempts to draw rows near the table.
@@ -115,12 +119,43 @@ class Teacher:
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]
         )
         self.flows_ = [fits[0] for fits in kinds[: len(self._flows)]]
+        self.mixtures_ = kinds[-len(self._mixtures)]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
         with np.errstate(over="ignore"):
             span = np.where([is_constant(x) for x in rows.T], np.inf, high - low)
             self.low_, self.high_ = low - span, high + span
         return self
+
+    def mean_of_mixtures(self, encoding):
+        """Give the mean of mixtures over standardised columns, which is one too.
+
+        Parameters
+        ----------
+        encoding : TableEncoding
+            Standardises the columns as the mean shall see them.
+
+        Returns
+        -------
+        StudentMixture or None
+            The mean; None where the teacher has no such mixtures.
+        """
+        parts = []
+        for member in self.mixtures_:
+            base, varies = member.flow_.base, encoding.varies
+            if member.margins != "linear" or not varies.any() or (member.encoding_.varies != varies).any():
+                continue
+            if parts and sum(len(part[0]) for part in parts) + base.n_components > MAX_COMPONENTS:
+                break
+            # z' = (x - loc') / scale' = factor * z + shift: P (z' - mu) = P factor (z - (mu - shift) / factor)
+            (loc, scale), (loc_seen, scale_seen) = (_centres_and_widths(e) for e in (member.encoding_, encoding))
+            factor, shift = scale_seen / scale, (loc_seen - loc) / scale
+            means, precisions_cholesky = (base.means - shift) / factor, base.precisions_cholesky * factor
+            parts.append((base.log_shares.exp(), means, precisions_cholesky, base.df))
+        if not parts:
+            return None
+        shares, means, precisions_cholesky, df = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return StudentMixture(shares / shares.sum(), means, precisions_cholesky, df)
 
     def draw(self, n_rows):
         """Draw rows that are no farther from the table than its columns are wide.
@@ -144,3 +179,9 @@ class Teacher:
             if missing == 0:
                 break
         return np.concatenate(drawn)
+
+
+def _centres_and_widths(encoding):
+    """Those of standardised columns that vary, as tensors."""
+    columns = [column for column, varies in zip(encoding.columns, encoding.varies, strict=True) if varies]
+    return torch.tensor([c.loc for c in columns]).double(), torch.tensor([c.scale for c in columns]).double()
