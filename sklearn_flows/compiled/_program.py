@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..nets import FeedForward
 from ..transforms import (
     Affine,
     Composed,
@@ -137,6 +138,7 @@ class _Writer:
         elif (
             isinstance(transform, MaskedAutoregressive | Coupling)
             and isinstance(transform.transformer, Affine | RationalQuadraticSpline)
+            and isinstance(transform.conditioner, FeedForward)
             and transform.conditioner.activation in ACTIVATIONS
         ):
             self._write_layer(transform)

@@ -1,0 +1,39 @@
+"""A scale and a shift for each feature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ._base import Transform
+
+
+class ActNorm(Transform):
+    """Activation normalisation :math:`z = e^{s} \\odot x + b` [1]_ (section 3.1), a learned scale and shift of each feature.
+
+    It starts as the identity. The paper sets it by the first batch, such that its outputs have mean 0 and variance 1. Here what
+    comes before it has done so already, with all rows: the whitening map of a table, the encoding of an image.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features.
+
+    References
+    ----------
+    .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x * self.log_scale.exp() + self.bias, self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (z - self.bias) * (-self.log_scale).exp(), -self._log_det(z)
+
+    def _log_det(self, rows: Tensor) -> Tensor:
+        return self.log_scale.sum().expand(rows.shape[:-1])
