@@ -25,8 +25,8 @@ def bits_per_dim(log_density, n_features, *, step=1.0, sample_weight=None):
     n_features : int
         Number D of pixels of an image, times its channels.
     step : float, default=1.0
-        Difference :math:`\Delta` of neighbouring levels in the units of the table: 1 for integer levels, 1/255 where levels of 8
-        bits were divided by 255.
+        Difference :math:`\Delta` of neighbouring levels in the units of the table: 1 for integer levels, 1/255 where levels
+        of 8 bits were divided by 255.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the mean.
 
@@ -55,7 +55,8 @@ def bits_per_dim(log_density, n_features, *, step=1.0, sample_weight=None):
     log_density = check_array(log_density, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name="log_density")
     if log_density.ndim != 1 or not (log_density < np.inf).all():
         raise ValueError(
-            "log_density must be one number for each image, less than infinity; it holds others, or has two dimensions."
+            f"log_density must be a number below infinity for each image, in one dimension. Got shape {log_density.shape} and a"
+            f" maximum of {log_density.max()}."
         )
     weight = check_sample_weight(sample_weight, log_density)
     counts = weight > 0
