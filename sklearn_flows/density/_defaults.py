@@ -19,7 +19,8 @@ VALIDATION_DRAWS = 2_000
 EPOCHS_OF_A_TRIAL = 6
 EPOCHS_WITH_TEACHER = 14
 SHARE_OF_TIME_FOR_TRIALS = 0.05
-# What flows over images start from (a mixture has a matrix for each of its components), and how often images are repeated with other noise.
+# Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
+# image is repeated with other noise.
 MAX_PIXELS_FOR_MIXTURE = 1_024
 MARGINS_OF_IMAGES = "smooth"
 MAX_NOISY_COPIES = 10

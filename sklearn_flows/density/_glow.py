@@ -121,11 +121,11 @@ class GlowDensity(BaseFlowDensity):
     Images: pixels are levels, such as the integers from 0 to 255, and a level is the middle of a cell that is as wide as the
     step to the next one. In training, uniform noise fills the cells [2]_ (section 3.1); where the values lie on no grid, the
     cells are a 65,535th of their range, and hardly matter. Then all pixels take the logit over the interval that the cells of
-    all images fill, and each is mapped as ``margins`` says. The map that whitens comes last, after the convolutions: it mixes
-    all pixels. ``score_samples`` adds no noise: it gives the log-density at the row as it is,
-    so at the middle of the cells for a row of levels. A bound of the bits that levels take needs noise, and is one line:
-    ``bits_per_dim(density.score_samples(X + rng.uniform(-0.5, 0.5, X.shape)), X.shape[1])``. Outside the interval the density
-    is zero. ``sample`` draws continuous pixels in the interval; rounding gives levels.
+    all images fill, widened by a twentieth on both sides, and each is mapped as ``margins`` says. The map that whitens comes
+    last, after the convolutions: it mixes all pixels. ``score_samples`` adds no noise: it gives the log-density at the row as
+    it is, so in the middle of the cells for a row of levels. A bound of the bits that levels take needs noise, and is one
+    line: ``bits_per_dim(density.score_samples(X + rng.uniform(-0.5, 0.5, X.shape)), X.shape[1])``. Outside the interval the
+    density is zero. ``sample`` draws continuous pixels in the interval; rounded and clipped they are levels.
 
     References
     ----------

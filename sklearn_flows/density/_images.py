@@ -100,10 +100,10 @@ def dequantised(levels, part, part_val, rng):
 
 def _noisy_copies(levels, rows, weight, indices, n_copies, rng):
     rows = rows[indices]
-    if rows.min() < levels.low or rows.max() > levels.high:
-        raise ValueError(
-            f"Pixels range from {rows.min():g} to {rows.max():g}, beyond the {levels.low:g} to {levels.high:g} of the fit that"
-            " warm_start=True continues. Fit with warm_start=False."
-        )
     noisy = np.concatenate([levels.dequantise(rows, rng) for _ in range(n_copies)])
+    if noisy.min() <= levels.low or noisy.max() >= levels.high:
+        raise ValueError(
+            f"Pixels range from {rows.min():g} to {rows.max():g}, but the fit that warm_start=True continues has density zero"
+            f" beyond {levels.low:g} to {levels.high:g}. Fit with warm_start=False."
+        )
     return noisy, np.tile(weight[indices], n_copies), np.arange(len(noisy))

@@ -11,6 +11,8 @@ from ._table import TableEncoding
 
 # Pixels with more distinct levels than these are continuous: their cells are so narrow that they hardly matter.
 MAX_LEVELS = 2**16
+# Share of the interval of the logit that is left free below the lowest cell, and above the highest: alpha in the paper.
+MARGIN = 0.05
 # How far from the grid of levels a value may lie by rounding, in steps.
 ROUNDING = 0.01
 # The logit of a float64 between 0 and 1 is within this bound, but next to 0.
@@ -19,10 +21,11 @@ MAX_LOGIT = 40.0
 
 @dataclass(frozen=True)
 class PixelLevels:
-    """The levels that the pixels of all images have, and the logit over the interval that they fill [1]_ (section 4.1).
+    """The levels that the pixels of all images have, and the logit over an interval around them [1]_ (section 4.1).
 
     A level is the middle of a cell that is as wide as the step between levels. Noise that is uniform in the cell makes pixels
-    continuous [2]_. The interval reaches from the lower edge of the lowest cell to the upper edge of the highest.
+    continuous [2]_. The interval reaches a little beyond the lowest and the highest cell, so that levels a little beyond those
+    seen have a density, too.
 
     Parameters
     ----------
@@ -66,7 +69,8 @@ class PixelLevels:
             places = (values - low) / step
             if (high - low) / step > MAX_LEVELS - 1 or np.abs(places - np.rint(places)).max() > ROUNDING:
                 step = (high - low) / (MAX_LEVELS - 1)
-        return cls(float(low - step / 2), float(high + step / 2), float(step))
+        beyond = step / 2 + MARGIN / (1 - 2 * MARGIN) * (high - low + step)
+        return cls(float(low - beyond), float(high + beyond), float(step))
 
     def dequantise(self, X, rng):
         """Spread rows over their cells.
@@ -74,17 +78,16 @@ class PixelLevels:
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_pixels)
-            Rows between ``low`` and ``high``.
+            Rows of levels.
         rng : numpy.random.RandomState
             Source of the noise.
 
         Returns
         -------
         ndarray of shape (n_samples, n_pixels)
-            Rows with uniform noise of one step, float64, strictly between ``low`` and ``high``.
+            Rows with uniform noise of one step, float64.
         """
-        noisy = X + self.step * rng.uniform(-0.5, 0.5, X.shape)
-        return np.clip(noisy, np.nextafter(self.low, self.high), np.nextafter(self.high, self.low))
+        return X + self.step * rng.uniform(-0.5, 0.5, X.shape)
 
     def encode(self, X):
         """Map rows to the real line by the logit.
