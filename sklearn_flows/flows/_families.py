@@ -327,7 +327,11 @@ def conditional_spline_flow(
     linear = affine_in_context(location)
     spline = RationalQuadraticSpline(n_bins, tail_bound)
     layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
-    transforms: list[Transform] = [linear, LULinear.from_lower_triangular(whitening), affine_in_context(network(hidden_layer_sizes))]
+    transforms: list[Transform] = [
+        linear,
+        LULinear.from_lower_triangular(whitening),
+        affine_in_context(network(hidden_layer_sizes)),
+    ]
     for i, layer in enumerate(layers):
         if i > 0:
             transforms += [Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)]
