@@ -15,9 +15,12 @@ The flows are small and trained for a short time, so that the page is built quic
 # ---
 # Pixels are levels; the estimators add the noise that makes them continuous by themselves. A fifth of the digits is held out.
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from sklearn_flows import GlowDensity, RealNVPDensity
@@ -25,8 +28,10 @@ from sklearn_flows.metrics import bits_per_dim
 
 X = load_digits().data
 train, test = train_test_split(X, test_size=0.2, random_state=0)
-small = {"image_shape": (1, 8, 8), "n_transforms": 4, "hidden_layer_sizes": (24, 24), "max_iter": 3, "random_state": 0}
-densities = [RealNVPDensity(**small).fit(train), GlowDensity(**small).fit(train)]
+small = {"image_shape": (1, 8, 8), "n_transforms": 4, "hidden_layer_sizes": (24, 24), "max_iter": 4, "random_state": 0}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    densities = [RealNVPDensity(**small).fit(train), GlowDensity(**small).fit(train)]
 
 # %%
 # Bits per dimension
