@@ -119,13 +119,19 @@ def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_pan
 
 
 @compiled
-def map_by_scale(parameters, log_scale, bias, x, z, log_det, n_panels, n):
+def _log_scale(raw, bound):
+    return raw / (1.0 + abs(raw) / bound)
+
+
+@compiled
+def map_by_scale(parameters, raw, bias, bound, x, z, log_det, n_panels, n):
     """Map panels by ``z = exp(s) x + b``, and add to ``log_det``."""
     width = vector_width(x)
     sum_of_logs = 0.0
     for i in range(n):
-        scale, shift = math.exp(parameters[log_scale + i]), parameters[bias + i]
-        sum_of_logs += parameters[log_scale + i]
+        log_scale, shift = _log_scale(parameters[raw + i], bound), parameters[bias + i]
+        scale = math.exp(log_scale)
+        sum_of_logs += log_scale
         for panel in range(n_panels):
             here = (panel * n + i) * LANES
             for lane in range(here, here + LANES, width):
@@ -135,13 +141,14 @@ def map_by_scale(parameters, log_scale, bias, x, z, log_det, n_panels, n):
 
 
 @compiled
-def invert_scale(parameters, log_scale, bias, z, x, log_det, n_panels, n):
+def invert_scale(parameters, raw, bias, bound, z, x, log_det, n_panels, n):
     """Undo ``map_by_scale``; the negative log-determinant is added to ``log_det``."""
     width = vector_width(x)
     sum_of_logs = 0.0
     for i in range(n):
-        scale, shift = math.exp(-parameters[log_scale + i]), parameters[bias + i]
-        sum_of_logs += parameters[log_scale + i]
+        log_scale, shift = _log_scale(parameters[raw + i], bound), parameters[bias + i]
+        scale = math.exp(-log_scale)
+        sum_of_logs += log_scale
         for panel in range(n_panels):
             here = (panel * n + i) * LANES
             for lane in range(here, here + LANES, width):
@@ -151,21 +158,21 @@ def invert_scale(parameters, log_scale, bias, z, x, log_det, n_panels, n):
 
 
 @compiled
-def scale_gradient(parameters, log_scale, bias, x, gradient, log_gradient, n_panels, n, out):
+def scale_gradient(parameters, raw, bias, bound, x, gradient, log_gradient, n_panels, n, out):
     """Carry gradients back through ``map_by_scale``, in place, and add those of the parameters to ``out``."""
     add_bias_gradient(gradient, 0, n, n_panels, out, bias)
     of_log_det = 0.0
     for i in range(n_panels * LANES):
         of_log_det += log_gradient[i]
     for i in range(n):
-        scale = math.exp(parameters[log_scale + i])
-        of_scale = 0.0
+        scale = math.exp(_log_scale(parameters[raw + i], bound))
+        of_log_scale = of_log_det
         for panel in range(n_panels):
             here = (panel * n + i) * LANES
             for lane in range(here, here + LANES):
                 gradient[lane] *= scale
-                of_scale += gradient[lane] * x[lane]
-        out[log_scale + i] += of_scale + of_log_det
+                of_log_scale += gradient[lane] * x[lane]
+        out[raw + i] += of_log_scale / (1.0 + abs(parameters[raw + i]) / bound) ** 2
 
 
 @compiled

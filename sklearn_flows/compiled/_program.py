@@ -61,7 +61,7 @@ KIND, KEPT = range(2)
 # Of linear maps: places of the parameters, of what is prepared once for all rows, of sums over rows, and of their stairs.
 LOWER, UPPER, LOG_DIAGONAL, BIAS, PREPARED, SUMS, LU_STAIRS = range(2, 9)
 # Of scales: the places of the parameters.
-LOG_SCALE, SHIFT = range(2, 4)
+RAW_LOG_SCALE, SHIFT = range(2, 4)
 # Of permutations: the places of both orders.
 ORDER, INVERSE_ORDER = range(2, 4)
 # Of layers: places and sizes of their tables, and the numbers that kernels ask for.
@@ -139,8 +139,8 @@ class _Writer:
         elif isinstance(transform, LULinear):
             self._write_lu(transform)
         elif isinstance(transform, ActNorm):
-            places = {LOG_SCALE: self.offsets[id(transform.log_scale)], SHIFT: self.offsets[id(transform.bias)]}
-            self.add_step(SCALE, places, 0)
+            places = {RAW_LOG_SCALE: self.offsets[id(transform.raw_log_scale)], SHIFT: self.offsets[id(transform.bias)]}
+            self.add_step(SCALE, places, 0, transform.log_scale_bound)
         elif isinstance(transform, Permutation):
             orders = {ORDER: self.put(transform.order), INVERSE_ORDER: self.put(transform.inverse_order)}
             self.add_step(REORDER, orders, 0)
@@ -301,7 +301,7 @@ def map_forward(steps, numbers, bounds, parameters, prepared, context, states, l
         if step[KIND] == LU:
             map_by_lu(prepared[step[PREPARED] :], numbers[step[LU_STAIRS] :], x, z, log_det, n_panels, n_features)
         elif step[KIND] == SCALE:
-            map_by_scale(parameters, step[LOG_SCALE], step[SHIFT], x, z, log_det, n_panels, n_features)
+            map_by_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], x, z, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
         else:
@@ -322,7 +322,7 @@ def map_inverse(steps, numbers, bounds, parameters, context, states, log_det, ke
             places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
             invert_lu(parameters, *places, z, x, log_det, n_panels, n_features)
         elif step[KIND] == SCALE:
-            invert_scale(parameters, step[LOG_SCALE], step[SHIFT], z, x, log_det, n_panels, n_features)
+            invert_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], z, x, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
         elif step[KIND] == COUPLING:
@@ -388,7 +388,7 @@ def go_back(
             )
             gradient, spare = spare, gradient
         elif step[KIND] == SCALE:
-            places = step[LOG_SCALE], step[SHIFT]
+            places = step[RAW_LOG_SCALE], step[SHIFT], bounds[i]
             scale_gradient(parameters, *places, x, gradient, log_gradient, n_panels, n_features, out)
         elif step[KIND] == REORDER:
             reorder(gradient, numbers[step[INVERSE_ORDER] :], spare, n_panels, n_features)

@@ -113,8 +113,10 @@ class GlowDensity(BaseFlowDensity):
     NeuralSplineFlowDensity : Splines in place of affine maps: more flexible.
     sklearn_flows.metrics.bits_per_dim : The measure of densities of images.
 
-    Notes ----- Columns are standardised, a linear map whitens them by their shrunk covariance, and all other layers start as
-    the identity: training begins at a multivariate Gaussian and departs from it. ActNorm is set by the data in this way: what
+    Notes
+    -----
+    Columns are standardised, a linear map whitens them by their shrunk covariance, and all other layers start as the identity:
+    training begins at a multivariate Gaussian and departs from it. ActNorm is set by the data in this way: what
     it sees has mean 0 and, but for the shrinkage, variance 1, so that it starts as the identity. The matrices are products of
     a fixed random permutation and triangular factors, whose log-determinant is a sum.
 

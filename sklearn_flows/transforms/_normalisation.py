@@ -18,22 +18,27 @@ class ActNorm(Transform):
     ----------
     n_features : int
         Number of features.
+    log_scale_bound : float, default=5.0
+        :math:`s` is squashed smoothly into ``(-log_scale_bound, log_scale_bound)``, as in ``Affine``.
 
     References
     ----------
     .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018.
     """
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, log_scale_bound: float = 5.0) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
+        self.log_scale_bound = log_scale_bound
+        self.raw_log_scale = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(n_features, dtype=torch.float32))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x * self.log_scale.exp() + self.bias, self._log_det(x)
+        log_scale = self._log_scale()
+        return x * log_scale.exp() + self.bias, log_scale.sum().expand(x.shape[:-1])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (z - self.bias) * (-self.log_scale).exp(), -self._log_det(z)
+        log_scale = self._log_scale()
+        return (z - self.bias) * (-log_scale).exp(), -log_scale.sum().expand(z.shape[:-1])
 
-    def _log_det(self, rows: Tensor) -> Tensor:
-        return self.log_scale.sum().expand(rows.shape[:-1])
+    def _log_scale(self) -> Tensor:
+        return self.raw_log_scale / (1 + self.raw_log_scale.abs() / self.log_scale_bound)
