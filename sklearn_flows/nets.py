@@ -392,7 +392,8 @@ class ConvolutionalNetwork(Conditioner):
         self.register_buffer("moving", (~by_channel[outputs]).flatten().nonzero().squeeze(-1))
         n_in, n_out, n_positions = int(inputs.sum()), int(outputs.sum()) * n_parameters, self.height * self.width
         self.n_in = n_in
-        self.positions = nn.Parameter(torch.zeros(hidden_layer_sizes[0], self.height, self.width, dtype=torch.float32))
+        n_first = [*hidden_layer_sizes, n_out][0]
+        self.positions = nn.Parameter(torch.zeros(n_first, self.height, self.width, dtype=torch.float32))
         layers = []
         for i, width in enumerate(hidden_layer_sizes):
             layers.append(Convolution(n_in, width, 3 if i == 0 else 1, n_positions, generator))

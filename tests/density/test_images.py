@@ -128,6 +128,11 @@ def test_weights_are_repetitions_and_the_order_of_rows_does_not_matter(Density, 
     )
 
 
+def test_networks_may_be_single_convolutions(Density, X):
+    density = Density(image_shape=(1, 8, 8), **PLAIN | {"hidden_layer_sizes": ()}).fit(X)
+    np.testing.assert_allclose(density.inverse_transform(density.transform(X)), X, atol=1e-8)
+
+
 def test_one_image_alone_and_one_level_alone_can_be_fitted(Density, X):
     density = Density(image_shape=(1, 8, 8), **PLAIN)
     assert np.isfinite(density.fit(X[:1]).score(X[:1]))
