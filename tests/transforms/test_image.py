@@ -196,3 +196,15 @@ def test_every_latent_depends_on_every_pixel_in_the_end(family, generator, rando
     jacobian = torch.autograd.functional.jacobian(lambda x: Composed(layers).forward(x[None])[0][0], x)
     # Half of the latents leave after the first level, which sees a part of the image.
     assert (jacobian[:32] != 0).all()
+
+
+@pytest.mark.parametrize("family", [realnvp_of_images, glow_of_images])
+def test_same_generator_same_flow_and_the_global_state_stays(family):
+    before = torch.get_rng_state()
+    one, same, other = (
+        flow(family, 3, torch.Generator().manual_seed(seed)).double().forward(torch.linspace(-1, 1, 48)[None].double())[0]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
