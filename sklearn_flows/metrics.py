@@ -12,7 +12,7 @@ from .utils._sklearn import check_sample_weight
 def bits_per_dim(log_density, n_features, *, step=1.0, sample_weight=None):
     r"""Compute the mean negative log-density of images, in bits for each pixel and channel.
 
-    .. math:: -\frac{1}{D \log 2} \Big(\frac{1}{n} \sum_{i=1}^n \log p(x_i) + D \log \Delta\Big)
+    .. math:: -\frac{1}{D \log 2} \left(\frac{1}{n} \sum_{i=1}^n \log p(x_i) + D \log \Delta\right)
 
     With images :math:`x_i` of integer levels that are spread over their cells by uniform noise of one step :math:`\Delta`, this
     is an upper bound of the bits that a lossless code built on :math:`p` needs for the levels themselves [1]_ (section 3.1):
