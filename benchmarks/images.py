@@ -69,7 +69,8 @@ def save_picture(path, samples, image_shape):
     import matplotlib.pyplot as plt
 
     _, height, width = image_shape
-    tiles = samples[:100].reshape(10, 10, height, width).transpose(0, 2, 1, 3).reshape(10 * height, 10 * width)
+    framed = np.pad(samples[:100].reshape(100, height, width), ((0, 0), (1, 1), (1, 1)))
+    tiles = framed.reshape(10, 10, height + 2, width + 2).transpose(0, 2, 1, 3).reshape(10 * (height + 2), -1)
     plt.imsave(path, tiles, cmap="gray")
 
 

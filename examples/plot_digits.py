@@ -50,27 +50,29 @@ for density in densities:
 # Samples are continuous; rounded, they have the levels of the table.
 
 
-def show(ax, rows, title, n_columns=12):
-    tiles = rows.reshape(-1, n_columns, 8, 8).transpose(0, 2, 1, 3).reshape(-1, n_columns * 8)
-    ax.imshow(tiles, cmap="gray_r", vmin=0, vmax=16)
+def show(ax, rows, title, n_columns=10):
+    framed = np.pad(rows.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    tiles = framed.reshape(-1, n_columns, 10, 10).transpose(0, 2, 1, 3).reshape(-1, n_columns * 10)
+    ax.imshow(tiles, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
     ax.set_title(title)
     ax.set_axis_off()
 
 
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
-show(axes[0], test[:144], "held-out digits")
+show(axes[0], test[:120], "held-out digits")
 for ax, density in zip(axes[1:], densities, strict=True):
-    show(ax, np.rint(density.sample(144, random_state=0)), f"samples of {type(density).__name__}")
+    show(ax, np.rint(density.sample(120, random_state=0)), f"samples of {type(density).__name__}")
 plt.show()
 
 # %%
 # Likely and unlikely digits
 # --------------------------
-# ``score_samples`` gives the log-density at each image as it is. The least likely of the held-out digits are those that are
-# written in an unusual way, or badly.
+# ``score_samples`` gives the log-density at each image as it is. The likeliest of the held-out digits are plain strokes, whose
+# pixels are easy to foretell, and the least likely have many bends and greys. So a density says how usual the pixels of an
+# image are, which isn't the same as how well a person can read it.
 
 order = np.argsort(densities[0].score_samples(test))
-fig, axes = plt.subplots(1, 2, figsize=(9, 2), layout="constrained")
-show(axes[0], test[order[:36]], "least likely")
-show(axes[1], test[order[-36:]], "likeliest")
+fig, axes = plt.subplots(1, 2, figsize=(9, 1.8), layout="constrained")
+show(axes[0], test[order[:30]], "least likely")
+show(axes[1], test[order[-30:]], "likeliest")
 plt.show()
