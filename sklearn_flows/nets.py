@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -184,7 +185,28 @@ class _Network(torch.autograd.Function):
         return (g_x, None, None, *reversed(g_parameters))
 
 
-class FeedForward(nn.Module):
+class Conditioner(nn.Module, ABC):
+    """A network that makes the parameters of scalar bijections of the features that it sees."""
+
+    @abstractmethod
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute the parameters.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_samples, n_in)
+            Inputs.
+        context : Tensor of shape (..., n_samples, n_context), default=None
+            Further inputs; ignored by a network that has none for it.
+
+        Returns
+        -------
+        Tensor of shape (..., n_samples, n_out)
+            The parameters, those of one feature next to each other.
+        """
+
+
+class FeedForward(Conditioner):
     """Linear layers with activations between them.
 
     Parameters
@@ -290,6 +312,126 @@ class MLP(FeedForward):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Same as ``outputs``."""
         return self.outputs(x, context)
+
+
+class Convolution(nn.Conv2d):
+    """Convolution of images that keeps their size, with zeros around them, initialised from a generator.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Number of channels.
+    size : int
+        Side of the square of pixels that an output sees, odd.
+    n_positions : int
+        Height times width of the images.
+    generator : torch.Generator or None
+        Source of the initial weights; None means zeros.
+    """
+
+    def __init__(self, n_in: int, n_out: int, size: int, n_positions: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(n_in, n_out, size, padding=size // 2, device="cpu", dtype=torch.float32)
+        self.n_positions = n_positions
+        if generator is not None:
+            bound = 1 / math.sqrt(n_in * size**2)
+            nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)  # type: ignore[arg-type]
+
+    def reset_parameters(self) -> None:  # as in Linear
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+
+class ConvolutionalNetwork(Conditioner):
+    """Conditioner of images: from the pixels that stay to the parameters of the others, zero at the start.
+
+    Convolutions of 3x3 pixels come first and last, and between them such of single pixels, as in Glow [1]_ (section 4). What
+    moves is zero in the image that they see. The first layer has a bias for each position, since images of one table are
+    often aligned.
+
+    Parameters
+    ----------
+    image_shape : tuple of (int, int, int)
+        Channels, height and width.
+    stays : Tensor of shape (channels * height * width,), dtype bool
+        Which pixels of the flattened image stay.
+    n_parameters : int
+        Number of outputs for each pixel that moves.
+    hidden_layer_sizes : sequence of int
+        Channels of each hidden layer.
+    activation : str
+        A key of ``ACTIVATIONS``.
+    generator : torch.Generator
+        Source of the initial weights.
+
+    References
+    ----------
+    .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018.
+    """
+
+    seen: Tensor
+    moving: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        stays: Tensor,
+        n_parameters: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        channels, self.height, self.width = image_shape
+        self.n_parameters = n_parameters
+        self.activation = activation
+        by_channel = stays.view(channels, -1)
+        # Channels of which nothing stays needn't be seen, and those of which nothing moves need no outputs.
+        inputs, outputs = by_channel.any(dim=1), ~by_channel.all(dim=1)
+        self.register_buffer("seen", by_channel[inputs].flatten().nonzero().squeeze(-1))
+        self.register_buffer("moving", (~by_channel[outputs]).flatten().nonzero().squeeze(-1))
+        n_in, n_out, n_positions = int(inputs.sum()), int(outputs.sum()) * n_parameters, self.height * self.width
+        self.n_in = n_in
+        n_first = [*hidden_layer_sizes, n_out][0]
+        self.positions = nn.Parameter(torch.zeros(n_first, self.height, self.width, dtype=torch.float32))
+        layers = []
+        for i, width in enumerate(hidden_layer_sizes):
+            layers.append(Convolution(n_in, width, 3 if i == 0 else 1, n_positions, generator))
+            n_in = width
+        self.layers = nn.ModuleList([*layers, Convolution(n_in, n_out, 3, n_positions)])
+
+    def extra_repr(self) -> str:
+        return f"activation={self.activation!r}"
+
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute the parameters of the pixels that move.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_samples, n_staying)
+            The pixels that stay.
+        context : Tensor of shape (..., n_samples, n_context), default=None
+            Ignored.
+
+        Returns
+        -------
+        Tensor of shape (..., n_samples, n_moving * n_parameters)
+            Outputs, those of one pixel next to each other.
+        """
+        n_seen = self.n_in * self.height * self.width
+        if x.shape[-1] < n_seen:
+            x = x.new_zeros(*x.shape[:-1], n_seen).index_copy(-1, self.seen, x)
+        y = x.reshape(-1, self.n_in, self.height, self.width)
+        apply = ACTIVATIONS[self.activation].apply
+        first, *others = self.layers
+        y = first(y) + self.positions
+        for layer in others:
+            y = layer(apply(y))
+        y = y.view(len(y), -1, self.n_parameters, self.height * self.width).mT.flatten(1, 2)
+        if len(self.moving) < y.shape[1]:
+            y = y.index_select(1, self.moving)
+        result: Tensor = y.reshape(*x.shape[:-1], -1)
+        return result
 
 
 class MADE(FeedForward):

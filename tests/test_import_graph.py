@@ -20,7 +20,7 @@ LAYERS = [
     {"encoding"},
     {"training"},
     {"cross_fitting"},
-    {"density"},
+    {"density", "metrics"},
     {"ensemble"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""Linear maps of features on panels: LU-parametrised matrices and permutations."""
+"""Linear maps of features on panels: LU-parametrised matrices, scales and permutations."""
 
 import math
 
@@ -116,6 +116,63 @@ def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_pan
                 store(x, lane + i * LANES, y * math.exp(-parameters[log_diagonal + i]))
     for i in range(n_panels * LANES):
         log_det[i] -= sum_of_logs
+
+
+@compiled
+def _log_scale(raw, bound):
+    return raw / (1.0 + abs(raw) / bound)
+
+
+@compiled
+def map_by_scale(parameters, raw, bias, bound, x, z, log_det, n_panels, n):
+    """Map panels by ``z = exp(s) x + b``, and add to ``log_det``."""
+    width = vector_width(x)
+    sum_of_logs = 0.0
+    for i in range(n):
+        log_scale, shift = _log_scale(parameters[raw + i], bound), parameters[bias + i]
+        scale = math.exp(log_scale)
+        sum_of_logs += log_scale
+        for panel in range(n_panels):
+            here = (panel * n + i) * LANES
+            for lane in range(here, here + LANES, width):
+                store(z, lane, load(x, lane) * scale + shift)
+    for i in range(n_panels * LANES):
+        log_det[i] += sum_of_logs
+
+
+@compiled
+def invert_scale(parameters, raw, bias, bound, z, x, log_det, n_panels, n):
+    """Undo ``map_by_scale``; the negative log-determinant is added to ``log_det``."""
+    width = vector_width(x)
+    sum_of_logs = 0.0
+    for i in range(n):
+        log_scale, shift = _log_scale(parameters[raw + i], bound), parameters[bias + i]
+        scale = math.exp(-log_scale)
+        sum_of_logs += log_scale
+        for panel in range(n_panels):
+            here = (panel * n + i) * LANES
+            for lane in range(here, here + LANES, width):
+                store(x, lane, (load(z, lane) - shift) * scale)
+    for i in range(n_panels * LANES):
+        log_det[i] -= sum_of_logs
+
+
+@compiled
+def scale_gradient(parameters, raw, bias, bound, x, gradient, log_gradient, n_panels, n, out):
+    """Carry gradients back through ``map_by_scale``, in place, and add those of the parameters to ``out``."""
+    add_bias_gradient(gradient, 0, n, n_panels, out, bias)
+    of_log_det = 0.0
+    for i in range(n_panels * LANES):
+        of_log_det += log_gradient[i]
+    for i in range(n):
+        scale = math.exp(_log_scale(parameters[raw + i], bound))
+        of_log_scale = of_log_det
+        for panel in range(n_panels):
+            here = (panel * n + i) * LANES
+            for lane in range(here, here + LANES):
+                gradient[lane] *= scale
+                of_log_scale += gradient[lane] * x[lane]
+        out[raw + i] += of_log_scale / (1.0 + abs(parameters[raw + i]) / bound) ** 2
 
 
 @compiled

@@ -9,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..nets import FeedForward
 from ..transforms import (
+    ActNorm,
     Affine,
     Composed,
     Coupling,
@@ -34,10 +36,13 @@ from ._linear_maps import (
     add_lu_gradient,
     finish_lu_gradient,
     invert_lu,
+    invert_scale,
     lu_gradient,
     map_by_lu,
+    map_by_scale,
     prepare_lu,
     reorder,
+    scale_gradient,
 )
 from ._product import LANES, TILE_HEIGHT
 from ._vector import REGISTER_BYTES, compiled
@@ -49,12 +54,14 @@ ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
 MAX_PANELS = 8
 MAX_ROWS = MAX_PANELS * LANES
 
-LU, REORDER, AUTOREGRESSIVE, COUPLING = range(4)
+LU, SCALE, REORDER, AUTOREGRESSIVE, COUPLING = range(5)
 # Columns of the table of steps. The first ones are for all kinds: what a step is, and where its part of the memory begins that
 # keeps what the way back needs.
 KIND, KEPT = range(2)
 # Of linear maps: places of the parameters, of what is prepared once for all rows, of sums over rows, and of their stairs.
 LOWER, UPPER, LOG_DIAGONAL, BIAS, PREPARED, SUMS, LU_STAIRS = range(2, 9)
+# Of scales: the places of the parameters.
+RAW_LOG_SCALE, SHIFT = range(2, 4)
 # Of permutations: the places of both orders.
 ORDER, INVERSE_ORDER = range(2, 4)
 # Of layers: places and sizes of their tables, and the numbers that kernels ask for.
@@ -131,12 +138,16 @@ class _Writer:
                 self.write(part)
         elif isinstance(transform, LULinear):
             self._write_lu(transform)
+        elif isinstance(transform, ActNorm):
+            places = {RAW_LOG_SCALE: self.offsets[id(transform.raw_log_scale)], SHIFT: self.offsets[id(transform.bias)]}
+            self.add_step(SCALE, places, 0, transform.log_scale_bound)
         elif isinstance(transform, Permutation):
             orders = {ORDER: self.put(transform.order), INVERSE_ORDER: self.put(transform.inverse_order)}
             self.add_step(REORDER, orders, 0)
         elif (
             isinstance(transform, MaskedAutoregressive | Coupling)
             and isinstance(transform.transformer, Affine | RationalQuadraticSpline)
+            and isinstance(transform.conditioner, FeedForward)
             and transform.conditioner.activation in ACTIVATIONS
         ):
             self._write_layer(transform)
@@ -289,6 +300,8 @@ def map_forward(steps, numbers, bounds, parameters, prepared, context, states, l
         x, z = states[i * size : (i + 1) * size], states[(i + 1) * size : (i + 2) * size]
         if step[KIND] == LU:
             map_by_lu(prepared[step[PREPARED] :], numbers[step[LU_STAIRS] :], x, z, log_det, n_panels, n_features)
+        elif step[KIND] == SCALE:
+            map_by_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], x, z, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
         else:
@@ -308,6 +321,8 @@ def map_inverse(steps, numbers, bounds, parameters, context, states, log_det, ke
         if step[KIND] == LU:
             places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
             invert_lu(parameters, *places, z, x, log_det, n_panels, n_features)
+        elif step[KIND] == SCALE:
+            invert_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], z, x, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
         elif step[KIND] == COUPLING:
@@ -372,6 +387,9 @@ def go_back(
                 *(stairs, x, here, log_gradient, n_panels, n_features, work, out, step[BIAS], sums[step[SUMS] :]),
             )
             gradient, spare = spare, gradient
+        elif step[KIND] == SCALE:
+            places = step[RAW_LOG_SCALE], step[SHIFT], bounds[i]
+            scale_gradient(parameters, *places, x, gradient, log_gradient, n_panels, n_features, out)
         elif step[KIND] == REORDER:
             reorder(gradient, numbers[step[INVERSE_ORDER] :], spare, n_panels, n_features)
             gradient, spare = spare, gradient

@@ -2,7 +2,8 @@
 
 from ._autoregressive import MAFDensity
 from ._coupling import RealNVPDensity
+from ._glow import GlowDensity
 from ._mixture import MixtureDensity
 from ._spline import NeuralSplineFlowDensity
 
-__all__ = ["MAFDensity", "MixtureDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]
+__all__ = ["GlowDensity", "MAFDensity", "MixtureDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]

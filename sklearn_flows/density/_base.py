@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from .._parallel import for_each
 from ..distributions import StudentMixture
-from ..encoding import MARGINS, TableEncoding, warn_about_discrete_columns
+from ..encoding import MARGINS, ImageEncoding, PixelLevels, TableEncoding, warn_about_discrete_columns
 from ..flows import Flow, Rows
 from ..nets import ACTIVATIONS
 from ..training import DivergedError, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
@@ -37,15 +37,19 @@ from ..utils._threads import one_thread_if_small
 from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
+    MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_EARLY_STOPPING,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
+    default_base_of_images,
     default_batch_size,
     default_max_iter,
     default_n_draws,
+    default_n_noisy_copies,
     default_n_teachers,
 )
-from ._queries import FLOAT_DTYPES, BaseLatentDensity, log_density_of_constants
+from ._images import check_image_settings, dequantised
+from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
 from ._teacher import N_PARTS, InterruptedTeacherError, Teacher
 
@@ -160,14 +164,21 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         weight = check_sample_weight(sample_weight, X)
         validation_rows = None if X_val is None else canonical_rows(*self._check_X_val(X_val, sample_weight_val))
         names = feature_names(X_given, X.shape[1])
-        warn_about_discrete_columns(X if weight.all() else X[weight > 0], names)
+        holds_images = getattr(self, "image_shape", None) is not None
+        if holds_images:
+            check_image_settings(self)
+        else:
+            warn_about_discrete_columns(X if weight.all() else X[weight > 0], names)
 
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
+        n_copies = default_n_noisy_copies(len(rows)) if holds_images else 1
         n_teachers = 0
         if continues:
             start = self._go_on(rows, weight, validation_rows, rng)
+        elif holds_images:
+            start = self._learn_from_images(rows, weight, validation_rows, rng)
         else:
             n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
             if n_teachers:
@@ -186,7 +197,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         flow.to(device)
 
         n_rows = len(train.values)
-        batch_size = default_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size
+        n_distinct = n_rows // n_copies
+        batch_size = default_batch_size(n_distinct) if self.batch_size == "auto" else self.batch_size
         if self.max_iter != "auto":
             max_iter = self.max_iter
         elif self.max_time is not None:
@@ -194,7 +206,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         elif n_teachers:
             max_iter = EPOCHS_WITH_TEACHER
         else:
-            max_iter = default_max_iter(n_rows, batch_size, start.early_stopping)
+            max_iter = default_max_iter(n_distinct, batch_size, start.early_stopping, n_copies)
 
         losses_before = self.loss_curve_ if continues else []
         scores_before = (self.validation_scores_ or []) if continues else []
@@ -219,7 +231,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         n_steps = math.inf if max_iter is None else max_iter * math.ceil(n_rows / batch_size)
         n_threads = torch.get_num_threads()
-        widest_layer = max([self.n_features_in_, *self.hidden_layer_sizes])
+        widest_layer = max(layer_widths(flow) if holds_images else [self.n_features_in_, *self.hidden_layer_sizes])
         with (
             FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
             one_thread_if_small(batch_size * widest_layer),
@@ -279,6 +291,17 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         encoding = TableEncoding.fit(rows, weight, margins)
         train, validation, units, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
         return _Start(encoding, None, base, margins, train, validation, units, units_val, early_stopping)
+
+    def _learn_from_images(self, rows, weight, validation_rows, rng):
+        """Start from a simple density of the images, their pixels spread over the cells of their levels."""
+        base = default_base_of_images(rows.shape[1]) if self.base == "auto" else self.base
+        margins = MARGINS_OF_IMAGES if self.margins == "auto" else self.margins
+        levels = PixelLevels.fit(rows if validation_rows is None else np.concatenate([rows, validation_rows[0]]))
+        part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
+        part, part_val = dequantised(levels, part, part_val, rng)
+        encoding = ImageEncoding.fit(levels, *part[:2], margins)
+        encoded = self._encode_parts(encoding, part, part_val)
+        return _Start(encoding, None, base, margins, *encoded, early_stopping)
 
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
         """Start from a flow of a teacher, and with rows that it draws: from that flow which soonest comes closest to it."""
@@ -349,6 +372,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     def _encode(self, encoding, rows, weight, validation_rows, rng):
         """Split canonical rows and encode them; say, too, whether to stop early."""
         part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
+        if isinstance(encoding, ImageEncoding):
+            part, part_val = dequantised(encoding.levels, part, part_val, rng)
         return *self._encode_parts(encoding, part, part_val), early_stopping
 
     def _encode_parts(self, encoding, part, part_val):

@@ -1,40 +1,51 @@
 """RealNVP."""
 
-from ..flows import realnvp
+from ..flows import realnvp, realnvp_of_images
 from ._base import BaseFlowDensity
+from ._images import IMAGE_CONSTRAINTS, resolve_n_levels
 
 
 class RealNVPDensity(BaseFlowDensity):
-    """Density of a table by RealNVP, a flow of affine coupling layers [1]_.
+    """Density of a table, or of images, by RealNVP, a flow of affine coupling layers [1]_.
 
     Half of the columns are shifted and scaled by amounts that a neural network chooses from the other half. Several such layers
-    carry the table to a standard normal distribution, and the change-of-variables formula gives the exact density.
+    carry the table to a standard normal distribution, and the change-of-variables formula gives the exact density. Over images
+    the networks are convolutional, and the pixels that move alternate in a checkerboard, then channel by channel.
 
     Parameters
     ----------
     n_transforms : int, default=8
-        Number of nonlinear layers.
+        Number of nonlinear layers; of images, at each level, the larger half of them before the squeeze.
+    image_shape : tuple of (int, int, int), default=None
+        Channels, height and width of the images, where each row is an image: the array of this shape, flattened in C order.
+        Height and width must be even. None means a table.
+    n_levels : int or "auto", default="auto"
+        Number of levels of a flow over images. Each works on images of half the height and width of the level before, and but
+        for the last one half of its channels become latents. "auto" is up to 3, as long as the last level has at least 2x2
+        positions.
     hidden_layer_sizes : tuple of int, default=(128, 128)
-        Width of each hidden layer of the conditioners.
+        Width of each hidden layer of the conditioners; of images, its channels.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
     margins : {"auto", "linear", "bent", "smooth"}, default="auto"
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
-        heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. "auto" tries these.
+        heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. "auto" tries these. Of images,
+        what is done with the logit of each pixel, and "auto" is "smooth".
     base : {"auto", "normal", "student", "mixture"}, default="auto"
         What training starts from: a single Gaussian; a multivariate Student t distribution, whose tails the held-out rows
         choose; or a mixture of these, whose number of components they choose too. Where none are held out, a Gaussian. "auto"
-        tries these.
+        tries these. Of images, it is "mixture" for up to 1,024 pixels, and otherwise "normal".
     n_teachers : int or "auto", default="auto"
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
         rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
-        than by learning from them directly, which is what 0 does. "auto" is 2 from 100 to 1,000 distinct rows, otherwise 0.
+        than by learning from them directly, which is what 0 does. "auto" is 2 from 100 to 1,000 distinct rows, otherwise 0. Of
+        images, always 0.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
         how fast the machine is. None sets no limit.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows;
-        where ``max_time`` is given, it sets no limit.
+        where ``max_time`` is given, it sets no limit. An epoch visits each image up to 10 times, each time with other noise.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float, default=1e-3
@@ -61,7 +72,8 @@ class RealNVPDensity(BaseFlowDensity):
         Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flow lives on
         the CPU.
     random_state : int, RandomState instance or None, default=None
-        Source of the initial weights, the held-out rows and the order of the batches. Pass an int for reproducible fits.
+        Source of the initial weights, the held-out rows, the order of the batches and the noise of pixels. Pass an int for
+        reproducible fits.
 
     Attributes
     ----------
@@ -73,7 +85,7 @@ class RealNVPDensity(BaseFlowDensity):
         What training has started from.
     n_teachers_ : int
         How many times the mixture was fitted that the flow has learned from.
-    encoding_ : TableEncoding
+    encoding_ : TableEncoding or ImageEncoding
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
         Number of epochs, over all fits since the last cold start.
@@ -98,6 +110,8 @@ class RealNVPDensity(BaseFlowDensity):
     --------
     NeuralSplineFlowDensity : Splines in place of affine maps: more flexible.
     MAFDensity : Affine autoregressive layers: fits better, samples more slowly.
+    GlowDensity : Mixes the columns, or the channels, between its layers.
+    sklearn_flows.metrics.bits_per_dim : The measure of densities of images.
 
     Notes
     -----
@@ -105,9 +119,19 @@ class RealNVPDensity(BaseFlowDensity):
     training begins at a multivariate Gaussian and departs from it. The layers move
     the even and the odd columns in turn.
 
+    Images: pixels are levels, such as the integers from 0 to 255, and a level is the middle of a cell that is as wide as the
+    step to the next one. In training, uniform noise fills the cells [2]_ (section 3.1); where the values lie on no grid, the
+    cells are a 65,535th of their range, and hardly matter. Then all pixels take the logit over the interval that the cells of
+    all images fill, widened by a twentieth on both sides, and each is mapped as ``margins`` says. The map that whitens comes
+    last, after the convolutions: it mixes all pixels. ``score_samples`` adds no noise: it gives the log-density at the row as
+    it is, so in the middle of the cells for a row of levels. A bound of the bits that levels take needs noise, and is one
+    line: ``bits_per_dim(density.score_samples(X + rng.uniform(-0.5, 0.5, X.shape)), X.shape[1])``. Outside the interval the
+    density is zero. ``sample`` draws continuous pixels in the interval; rounded and clipped they are levels.
+
     References
     ----------
     .. [1] Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
+    .. [2] Theis, van den Oord and Bethge, "A note on the evaluation of generative models", ICLR 2016.
 
     Examples
     --------
@@ -121,10 +145,14 @@ class RealNVPDensity(BaseFlowDensity):
     (3, 2)
     """
 
+    _parameter_constraints = {**BaseFlowDensity._parameter_constraints, **IMAGE_CONSTRAINTS}
+
     def __init__(
         self,
         n_transforms=8,
         *,
+        image_shape=None,
+        n_levels="auto",
         hidden_layer_sizes=(128, 128),
         activation="silu",
         margins="auto",
@@ -145,6 +173,8 @@ class RealNVPDensity(BaseFlowDensity):
         random_state=None,
     ):
         self.n_transforms = n_transforms
+        self.image_shape = image_shape
+        self.n_levels = n_levels
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.margins = margins
@@ -165,8 +195,19 @@ class RealNVPDensity(BaseFlowDensity):
         self.random_state = random_state
 
     def _build_flow(self, whitening, base, generator):
-        return realnvp(
+        if self.image_shape is None:
+            return realnvp(
+                whitening,
+                n_transforms=self.n_transforms,
+                hidden_layer_sizes=self.hidden_layer_sizes,
+                activation=self.activation,
+                generator=generator,
+                base=base,
+            )
+        return realnvp_of_images(
             whitening,
+            image_shape=tuple(self.image_shape),
+            n_levels=resolve_n_levels(self.n_levels, self.image_shape),
             n_transforms=self.n_transforms,
             hidden_layer_sizes=self.hidden_layer_sizes,
             activation=self.activation,

@@ -19,6 +19,12 @@ VALIDATION_DRAWS = 2_000
 EPOCHS_OF_A_TRIAL = 6
 EPOCHS_WITH_TEACHER = 14
 SHARE_OF_TIME_FOR_TRIALS = 0.05
+# Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
+# image is repeated with other noise.
+MAX_PIXELS_FOR_MIXTURE = 1_024
+MARGINS_OF_IMAGES = "smooth"
+MAX_NOISY_COPIES = 10
+ENOUGH_NOISY_ROWS = 100_000
 
 
 def default_batch_size(n_rows):
@@ -37,7 +43,7 @@ def default_batch_size(n_rows):
     return 2 ** min(10, max(5, round(math.log2(4 * math.sqrt(n_rows)))))
 
 
-def default_max_iter(n_rows, batch_size, early_stopping):
+def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1):
     """Epochs for a number of optimiser steps that grows with the number of rows.
 
     Parameters
@@ -48,6 +54,8 @@ def default_max_iter(n_rows, batch_size, early_stopping):
         Largest batch.
     early_stopping : bool
         Whether held-out rows tell when to stop.
+    n_copies : int, default=1
+        How often an epoch visits each of them.
 
     Returns
     -------
@@ -58,7 +66,7 @@ def default_max_iter(n_rows, batch_size, early_stopping):
         n_steps = STEPS_WITHOUT_STOPPING
     else:
         n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows))
-    return max(2, round(n_steps / math.ceil(n_rows / batch_size)))
+    return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
 
 
 def default_n_teachers(n_rows):
@@ -91,3 +99,35 @@ def default_n_draws(n_rows):
         Number of draws.
     """
     return max(min(DRAWS_PER_ROW * n_rows, ENOUGH_DRAWS), MIN_DRAWS_PER_ROW * n_rows)
+
+
+def default_n_noisy_copies(n_images):
+    """How often images are repeated with other noise: so that a flow doesn't learn the noise by heart, as memory allows.
+
+    Parameters
+    ----------
+    n_images : int
+        Number of distinct images.
+
+    Returns
+    -------
+    int
+        Number of copies, from 2 to 10.
+    """
+    return max(2, min(MAX_NOISY_COPIES, ENOUGH_NOISY_ROWS // n_images))
+
+
+def default_base_of_images(n_pixels):
+    """What a flow over images starts from.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Number of pixels, times channels.
+
+    Returns
+    -------
+    {"mixture", "normal"}
+        The start.
+    """
+    return "mixture" if n_pixels <= MAX_PIXELS_FOR_MIXTURE else "normal"

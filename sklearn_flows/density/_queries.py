@@ -90,7 +90,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
         ``answer`` is ``ask(flow)``, a method of the fitted flow or of its compiled twin, where that is worthwhile.
         """
         # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
-        n_outputs = [len(parameter) for parameter in self.flow_.parameters()] or [self.n_features_in_]
+        n_outputs = layer_widths(self.flow_) or [self.n_features_in_]
         # What all layers compute is kept until a chunk is done: their outputs, which the sum counts twice (weights and biases),
         # and nearly as much again.
         bytes_per_row = 8 * max(1, sum(n_outputs) + 4 * getattr(self.flow_.base, "n_components", 0) * self.n_features_in_)
@@ -213,6 +213,26 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
 def _as_tensor(Z):
     # In memory that torch has aligned: on numpy's, which lies as it happens to, matrix products may round differently.
     return torch.from_numpy(Z).clone(memory_format=torch.contiguous_format)
+
+
+def layer_widths(flow):
+    """How many numbers the layers of a flow compute of one row, those of weights and those of biases counted each.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+
+    Returns
+    -------
+    list of int
+        The numbers.
+    """
+    return [
+        len(parameter) * getattr(module, "n_positions", 1)
+        for module in flow.modules()
+        for parameter in module.parameters(recurse=False)
+    ]
 
 
 def log_density_of_constants(encoding, Z):

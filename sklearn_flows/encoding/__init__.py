@@ -1,12 +1,15 @@
 """Tables to and from real vectors, with exact log-Jacobians (numpy only; it knows columns, not flows)."""
 
 from ._columns import ContinuousColumn, HeavyTailedColumn, SmoothColumn, is_constant
+from ._image import ImageEncoding, PixelLevels
 from ._table import MARGINS, TableEncoding, discrete_columns_warned_about, warn_about_discrete_columns
 
 __all__ = [
     "MARGINS",
     "ContinuousColumn",
     "HeavyTailedColumn",
+    "ImageEncoding",
+    "PixelLevels",
     "SmoothColumn",
     "TableEncoding",
     "discrete_columns_warned_about",

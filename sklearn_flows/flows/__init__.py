@@ -1,7 +1,18 @@
 """Normalizing flows: a base distribution and a composition of transforms (torch only)."""
 
-from ._families import conditional_spline_flow, maf, realnvp, spline_flow
+from ._families import conditional_spline_flow, glow, maf, realnvp, spline_flow
 from ._flow import Flow
+from ._images import glow_of_images, realnvp_of_images
 from ._rows import Rows
 
-__all__ = ["Flow", "Rows", "conditional_spline_flow", "maf", "realnvp", "spline_flow"]
+__all__ = [
+    "Flow",
+    "Rows",
+    "conditional_spline_flow",
+    "glow",
+    "glow_of_images",
+    "maf",
+    "realnvp",
+    "realnvp_of_images",
+    "spline_flow",
+]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..distributions import StandardNormal, StudentMixture
 from ..nets import MADE, MLP
 from ..transforms import (
+    ActNorm,
     Affine,
     Composed,
     Coupling,
@@ -221,6 +222,53 @@ def realnvp(
     return _stacked(whitening, layers, lambda: [], base)
 
 
+def glow(
+    whitening: Tensor,
+    *,
+    n_transforms: int,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+    base: Base | None = None,
+) -> Flow:
+    """Glow [1]_ for tables: affine coupling layers, with a scale and shift, a random permutation and an LU-linear map between.
+
+    The whitening map takes the place of the first step's ActNorm and linear map: it is what sets them by the data.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map.
+    n_transforms : int
+        Number of coupling layers.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the conditioners.
+    activation : str
+        Activation of the conditioners.
+    generator : torch.Generator
+        Source of initial weights and permutations.
+    base : StudentMixture, default=None
+        Distribution of the whitened features that training starts from. None is the standard normal.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, section 3 and table 1.
+    """
+    n_features = whitening.shape[0]
+    layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
+    return _stacked(
+        whitening,
+        layers,
+        lambda: [ActNorm(n_features), Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)],
+        base,
+    )
+
+
 def conditional_spline_flow(
     whitening: Tensor,
     regression: Tensor,
@@ -267,16 +315,23 @@ def conditional_spline_flow(
     """
     n_features, n_context = regression.shape
 
-    def affine_in_context(widths: Sequence[int]) -> Coupling:
-        conditioner = MLP(0, n_features * Affine().n_parameters, widths, activation, generator, n_context)
+    def network(widths: Sequence[int]) -> MLP:
+        return MLP(0, n_features * Affine().n_parameters, widths, activation, generator, n_context)
+
+    def affine_in_context(conditioner: MLP) -> Coupling:
         return Coupling(Affine(), conditioner, torch.zeros(n_features, dtype=torch.bool))
 
-    linear = affine_in_context(())
+    location = network(())
     with torch.no_grad():  # of each feature's outputs, the first one is its location
-        linear.conditioner.linear_layers()[-1].weight[:: Affine().n_parameters] = regression
+        location.linear_layers()[-1].weight[:: Affine().n_parameters] = regression
+    linear = affine_in_context(location)
     spline = RationalQuadraticSpline(n_bins, tail_bound)
     layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
-    transforms: list[Transform] = [linear, LULinear.from_lower_triangular(whitening), affine_in_context(hidden_layer_sizes)]
+    transforms: list[Transform] = [
+        linear,
+        LULinear.from_lower_triangular(whitening),
+        affine_in_context(network(hidden_layer_sizes)),
+    ]
     for i, layer in enumerate(layers):
         if i > 0:
             transforms += [Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)]

@@ -8,8 +8,10 @@ from torch import Tensor
 from .._workspace import Workspace
 from ..flows import Flow, Rows
 
-# Rows that go through the flow at once: bounds the memory, whatever the number of rows.
+# Rows that go through the flow at once, and their numbers: bounds the memory, whatever the number of rows and the size of
+# images, of each of whose pixels a convolution makes as many numbers as it has channels.
 ROWS_AT_ONCE = 2**13
+SCALARS_AT_ONCE = 2**19
 
 
 class Likelihood:
@@ -41,7 +43,7 @@ class Likelihood:
             The loss. It stays on the device: reading it would wait for the whole step.
         """
         total = rows.values.new_zeros(())
-        for part in batch.split(ROWS_AT_ONCE):
+        for part in batch.split(_rows_at_once(rows)):
             with self.workspace.round():
                 loss = -(rows.weight[part] * self.flow.log_prob(*rows.given(part))).sum() / len(batch)
                 torch.autograd.backward(loss)
@@ -51,5 +53,10 @@ class Likelihood:
     @torch.no_grad()
     def log_prob(self, rows: Rows) -> Tensor:
         """Log-density of rows, without gradients."""
-        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(rows.values), ROWS_AT_ONCE)]
+        size = _rows_at_once(rows)
+        parts = [slice(start, start + size) for start in range(0, len(rows.values), size)]
         return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])
+
+
+def _rows_at_once(rows: Rows) -> int:
+    return max(1, min(ROWS_AT_ONCE, SCALARS_AT_ONCE // max(1, rows.values.shape[1])))

@@ -28,11 +28,11 @@ class FlatParameters:
     offsets : dict
         Where a parameter starts in the vectors, by its ``id``.
     n_decaying : int
-        How many of them, the first ones, weight decay applies to: weights of linear layers in networks.
+        How many of them, the first ones, weight decay applies to: weights of linear layers and convolutions in networks.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
+        weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
         # Those that decay come first, so that they too are one piece.
         parameters = sorted(module.parameters(), key=lambda p: id(p) not in weights)
         self.values = torch.cat([p.detach().reshape(-1) for p in parameters])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..nets import FeedForward, split_by_feature
+from ..nets import Conditioner, split_by_feature
 from ._elementwise import Transformer, clip_for_conditioner
 
 
 def map_conditioned(
     transformer: Transformer,
-    conditioner: FeedForward,
+    conditioner: Conditioner,
     inputs: Tensor,
     context: Tensor | None,
     x: Tensor,
@@ -23,7 +23,7 @@ def map_conditioned(
     ----------
     transformer : Transformer
         The scalar bijections.
-    conditioner : FeedForward
+    conditioner : Conditioner
         The network, with ``transformer.n_parameters`` outputs for each feature of ``x``.
     inputs : Tensor of shape (..., n_samples, n_inputs)
         The features that the network sees.

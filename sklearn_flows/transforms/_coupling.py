@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..nets import FeedForward
+from ..nets import Conditioner
 from ._base import Transform
 from ._conditioned import map_conditioned
 from ._elementwise import Transformer
@@ -21,7 +21,7 @@ class Coupling(Transform):
     ----------
     transformer : Transformer
         The scalar bijection :math:`\\tau`.
-    conditioner : FeedForward
+    conditioner : Conditioner
         Network from the features that stay, shape ``(n, n_staying)``, and the context, if it has inputs for one, to the raw
         parameters of the others, shape ``(n, n_moving * transformer.n_parameters)``.
     stays : Tensor of shape (n_features,), dtype bool
@@ -36,7 +36,7 @@ class Coupling(Transform):
     moving: Tensor
     merged_order: Tensor
 
-    def __init__(self, transformer: Transformer, conditioner: FeedForward, stays: Tensor) -> None:
+    def __init__(self, transformer: Transformer, conditioner: Conditioner, stays: Tensor) -> None:
         super().__init__()
         self.transformer = transformer
         self.conditioner = conditioner

@@ -13,7 +13,7 @@ from sklearn_flows.compiled._likelihood import CompiledLikelihood
 from sklearn_flows.compiled._program import MAX_ROWS
 from sklearn_flows.compiled._transform import CompiledTransform
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import Rows, maf, realnvp, spline_flow
+from sklearn_flows.flows import Rows, glow, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import Likelihood
 from sklearn_flows.training._optim import FlatParameters
 
@@ -22,6 +22,7 @@ FAMILIES = {
     "spline-coupling": lambda **kwargs: spline_flow(layer="coupling", n_bins=5, tail_bound=3.0, **kwargs),
     "maf": maf,
     "realnvp": realnvp,
+    "glow": glow,
 }
 
 

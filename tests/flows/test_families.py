@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import maf, realnvp, spline_flow
+from sklearn_flows.flows import glow, maf, realnvp, spline_flow
 from sklearn_flows.transforms import LULinear
 
 NETWORK = {"hidden_layer_sizes": [6], "activation": "tanh"}
@@ -18,6 +18,7 @@ FAMILIES = {
     "spline-coupling": partial(spline_flow, layer="coupling", **NETWORK, **SPLINE),
     "maf": partial(maf, **NETWORK),
     "realnvp": partial(realnvp, **NETWORK),
+    "glow": partial(glow, **NETWORK),
 }
 
 
@@ -35,7 +36,7 @@ def lower_triangular(n_features, generator):
 def test_density_integrates_to_one(family, n_features, generator, randomise):
     flow = randomise(family(torch.eye(n_features), n_transforms=3, generator=generator), generator, std=0.3)
     # Trapezoids converge fast on smooth densities that vanish at the edge; spacing and reach leave 1e-4 here.
-    reach, n_points = 16.0, 600
+    reach, n_points = 32.0, 1200
     axis = torch.linspace(-reach, reach, n_points, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * n_features).reshape(-1, n_features)
     with torch.no_grad():

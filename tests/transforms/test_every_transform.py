@@ -8,12 +8,15 @@ import torch
 import sklearn_flows.transforms as public
 from sklearn_flows.nets import MADE, MLP
 from sklearn_flows.transforms import (
+    ActNorm,
     Affine,
     Composed,
     Coupling,
+    FactorOut,
     LULinear,
     MaskedAutoregressive,
     Permutation,
+    PerPosition,
     RationalQuadraticSpline,
     Transform,
 )
@@ -45,6 +48,9 @@ def shuffled(n_features, generator):
 REGISTRY = [
     ("permutation", shuffled),
     ("lu-linear", lambda d, g: LULinear(d)),
+    ("act-norm", lambda d, g: ActNorm(d)),
+    ("per-position", lambda d, g: PerPosition(ActNorm(1), d)),
+    ("factor-out", lambda d, g: FactorOut(LULinear(d - d // 2), d - d // 2)),
     ("affine-autoregressive", lambda d, g: autoregressive(Affine(), "tanh", d, g)),
     ("affine-autoregressive-relu", lambda d, g: autoregressive(Affine(), "relu", d, g)),
     ("spline-autoregressive", lambda d, g: autoregressive(SPLINE, "silu", d, g)),
@@ -55,6 +61,8 @@ REGISTRY = [
     ("spline-autoregressive-in-context", lambda d, g: autoregressive(SPLINE, "silu", d, g, N_CONTEXT)),
     ("affine-coupling-in-context", lambda d, g: coupling(Affine(), "tanh", d, g, N_CONTEXT)),
     ("spline-coupling-in-context", lambda d, g: coupling(SPLINE, "silu", d, g, N_CONTEXT)),
+    ("per-position-in-context", lambda d, g: PerPosition(coupling(Affine(), "tanh", 1, g, N_CONTEXT), d)),
+    ("factor-out-in-context", lambda d, g: FactorOut(coupling(Affine(), "tanh", d - d // 2, g, N_CONTEXT), d - d // 2)),
     ("composed-of-nothing", lambda d, g: Composed([])),
     ("maf", lambda d, g: Composed([LULinear(d), autoregressive(Affine(), "tanh", d, g), shuffled(d, g)])),
     ("spline-flow", lambda d, g: Composed([LULinear(d), coupling(SPLINE, "relu", d, g), shuffled(d, g), LULinear(d)])),
