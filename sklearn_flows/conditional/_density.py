@@ -16,7 +16,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..compiled import compiled_flow
-from ..density._defaults import MIN_ROWS_FOR_EARLY_STOPPING, default_batch_size, default_max_iter
+from ..density._defaults import default_batch_size, default_max_iter
 from ..density._queries import (
     FLOAT_DTYPES,
     MAX_CHUNK,
@@ -32,12 +32,14 @@ from ..utils._settings import check_layer_sizes, resolve_device
 from ..utils._sklearn import Interval, Options, StrOptions, check_sample_weight, feature_names, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
-from ._defaults import default_n_estimators
 from ._members import Plan, fit_member, held_out_rows
 from ._mixture import SCORES, log_density, quantile, quantiles_at_scores, score_weights
 
 # What is done with the features.
-CONTEXT_MARGINS = "smooth"
+CONTEXT_MARGINS = "bent"
+# Flows that are averaged, and up to how many rows: with more they gain little, and take long.
+MEMBERS = 5
+MAX_ROWS_FOR_MEMBERS = 20_000
 # Evenly spread draws for means and quantiles of several targets: at least so many in all, and of each flow.
 DRAWS = 2**10
 MIN_DRAWS_OF_A_FLOW = 2**7
@@ -62,14 +64,14 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         beyond that each is the identity.
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Width of each hidden layer of the networks.
-    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
+    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
         Activation of the networks.
     margins : {"linear", "bent", "smooth"}, default="bent"
         What is done with each target first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate.
     n_estimators : int or "auto", default="auto"
         How many flows are fitted. Each holds out another part of the rows, and the density is the mean of theirs: with few rows
-        nothing else helps as much. "auto" is 5 from 100 to 20,000 distinct rows, otherwise 1.
+        nothing else helps as much. "auto" is 5 up to 20,000 distinct rows, otherwise 1.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows.
     batch_size : int or "auto", default="auto"
@@ -78,9 +80,8 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         Peak of the learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
-    early_stopping : bool or "auto", default="auto"
+    early_stopping : bool, default=True
         Whether each flow holds out rows, stops when their likelihood no longer rises and keeps the weights of its best epoch.
-        "auto" does so from 100 distinct rows on.
     validation_fraction : float, default=0.1
         Share of the distinct rows that each flow holds out.
     n_iter_no_change : int or float, default=20
@@ -178,7 +179,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, 1e30, closed="right")],
         "weight_decay": [Interval(Real, 0, 1e30, closed="both")],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -195,14 +196,14 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         n_bins=8,
         tail_bound=5.0,
         hidden_layer_sizes=(128, 128),
-        activation="silu",
+        activation="relu",
         margins="bent",
         n_estimators="auto",
         max_iter="auto",
         batch_size="auto",
         learning_rate=3e-3,
         weight_decay=1e-4,
-        early_stopping="auto",
+        early_stopping=True,
         validation_fraction=0.1,
         n_iter_no_change=20,
         tol=1e-4,
@@ -286,18 +287,18 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         Z = Z[:, encoding.varies]
 
         n_rows = len(rows)
-        early_stopping = n_rows >= MIN_ROWS_FOR_EARLY_STOPPING if self.early_stopping == "auto" else self.early_stopping
-        n_members = default_n_estimators(n_rows) if self.n_estimators == "auto" else self.n_estimators
+        default_n_members = MEMBERS if n_rows <= MAX_ROWS_FOR_MEMBERS else 1
+        n_members = default_n_members if self.n_estimators == "auto" else self.n_estimators
         order, seeds = rng.permutation(n_rows), rng.randint(MAX_SEED, size=n_members)
-        if early_stopping and n_rows > 1:
+        if self.early_stopping and n_rows > 1:
             parts = [held_out_rows(k, n_members, order, self.validation_fraction) for k in range(n_members)]
         else:
             parts = [(order, order[:0])] * n_members
         n_train = len(parts[0][0])
         batch_size = default_batch_size(n_train) if self.batch_size == "auto" else self.batch_size
-        max_iter = default_max_iter(n_train, batch_size, early_stopping) if self.max_iter == "auto" else self.max_iter
+        max_iter = default_max_iter(n_train, batch_size, self.early_stopping) if self.max_iter == "auto" else self.max_iter
         n_threads = max(1, torch.get_num_threads() // min(effective_n_jobs(self.n_jobs), n_members))
-        plan = Plan(max_iter, batch_size, early_stopping, resolve_device(self), n_threads)
+        plan = Plan(max_iter, batch_size, resolve_device(self), n_threads)
 
         interrupted = False
 
@@ -382,25 +383,28 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         # In memory that torch has aligned: on numpy's, matrix products may round differently.
         return torch.from_numpy(C[:, self.context_encoding_.varies]).clone(memory_format=torch.contiguous_format)
 
-    def _map_contexts(self, answer, C, n_points, out):
-        """Fill ``out`` with ``answer(flows, rows)`` for chunks of rows of ``C``, where ``rows`` is a slice.
+    def _map_rows(self, answer, out, n_points=1):
+        """Fill ``out`` with ``answer(flows, rows)`` for chunks of its rows, where ``rows`` is a slice.
 
-        ``n_points`` is how many points are mapped for each row: it tells how large a chunk may be, and whether compiled kernels
-        are worth their loading.
+        ``n_points`` is how many points the flows map for each row: it tells how large a chunk may be, and whether compiled
+        kernels are worth their loading.
         """
         flows, n_targets = self.flows_, int(self.encoding_.varies.sum())
         widest = max(len(parameter) for flow in flows for parameter in [*flow.parameters(), torch.empty(1)])
         chunk = max(1, MAX_CHUNK // n_points)
-        with torch.no_grad(), one_thread_if_small(min(len(C), chunk) * n_points * widest):
-            if len(C) * n_points * n_targets * len(flows[0].transform.transforms) >= MIN_SCALARS_FOR_COMPILED_KERNELS:
-                point = torch.zeros(1, n_targets, dtype=torch.float64), C[:1]
-                flows = [
-                    compiled_flow(flow, lambda flow: flow.from_base(*point) + flow.log_prob(*point), torch.get_num_threads())
-                    for flow in flows
-                ]
-            for rows in gen_batches(len(C), chunk):
+        with torch.no_grad(), one_thread_if_small(min(len(out), chunk) * n_points * widest):
+            n_scalars = len(out) * n_points * n_targets * len(flows[0].transform.transforms)
+            if n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS:
+                flows = [self._compiled(flow) for flow in flows]
+            for rows in gen_batches(len(out), chunk):
                 out[rows] = answer(flows, rows)
         return out
+
+    def _compiled(self, flow):
+        point = [
+            torch.zeros(1, encoding.varies.sum(), dtype=torch.float64) for encoding in (self.encoding_, self.context_encoding_)
+        ]
+        return compiled_flow(flow, lambda flow: flow.from_base(*point) + flow.log_prob(*point), torch.get_num_threads())
 
     def log_prob(self, X, y):
         """Compute the log-density of targets given features.
@@ -423,9 +427,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         C = self._contexts(X)
         Z, log_det = self.encoding_.encode(y.reshape(len(X), -1))
         z = torch.from_numpy(Z[:, self.encoding_.varies]).clone(memory_format=torch.contiguous_format)
-        log_prob = self._map_contexts(
-            lambda flows, rows: log_density(flows, z[rows], C[rows]).numpy(), C, n_points=1, out=np.empty(len(X))
-        )
+        log_prob = self._map_rows(lambda flows, rows: log_density(flows, z[rows], C[rows]).numpy(), np.empty(len(X)))
         return log_prob + log_density_of_constants(self.encoding_, Z) + log_det
 
     def score(self, X, y, sample_weight=None):
@@ -480,19 +482,20 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
     def _from_latent(self, C, latents, which):
         """Map latents, (n_samples, n_draws, n_outputs), in place, each by the flow whose number is in ``which``."""
         varies = self.encoding_.varies
-        n_draws = latents.shape[1]
+        of_flow = torch.from_numpy(which).flatten()
+        row = torch.arange(len(C)).repeat_interleave(latents.shape[1])
 
-        def mapped(flows, rows):
-            context, z = C[rows].repeat_interleave(n_draws, dim=0), torch.from_numpy(latents[rows][..., varies]).flatten(0, 1)
-            of_flow = torch.from_numpy(which[rows]).flatten()
+        def mapped(flows, points):
+            z, context = torch.from_numpy(Z[points][:, varies]), C[row[points]]
             for k, flow in enumerate(flows):
-                chosen = (of_flow == k).nonzero().squeeze(-1)
+                chosen = (of_flow[points] == k).nonzero().squeeze(-1)
                 z[chosen] = flow.from_base(z[chosen], context[chosen])
-            result = latents[rows]
-            result[..., varies] = z.reshape(len(result), n_draws, -1).numpy()
+            result = Z[points].copy()
+            result[:, varies] = z.numpy()
             return result
 
-        return self._map_contexts(mapped, C, n_points=n_draws, out=latents)
+        Z = latents.reshape(-1, self.n_outputs_)
+        return self._map_rows(mapped, Z).reshape(latents.shape)
 
     def _decode(self, Z):
         """Bring encoded targets, (n_samples, n_draws, n_outputs), to their units."""
@@ -526,7 +529,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
                 quantiles = [self._decode(quantiles_at_scores(flow, C[rows]).numpy()[..., None]) for flow in flows]
                 return np.mean(quantiles, axis=0)[..., 0] @ weights
 
-            mean = self._map_contexts(means, C, n_points=len(SCORES), out=np.empty(len(C)))[:, None]
+            mean = self._map_rows(means, np.empty(len(C)), n_points=len(SCORES))[:, None]
         else:
             mean = np.concatenate([self._even_draws(C[rows]).mean(axis=1) for rows in gen_batches(len(C), MAX_CHUNK)])
         return mean[:, 0] if self.y_ndim_ == 1 else mean
@@ -550,7 +553,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         """
         check_is_fitted(self)
         probabilities = np.asarray(quantiles, dtype=np.float64)
-        if probabilities.ndim != 1 or not ((probabilities > 0) & (probabilities < 1)).all():
+        if probabilities.ndim != 1 or not probabilities.size or not ((probabilities > 0) & (probabilities < 1)).all():
             raise ValueError(f"quantiles must be a sequence of numbers between 0 and 1, both excluded. Got {quantiles!r}.")
         C = self._contexts(validate_data(self, X, reset=False, dtype=FLOAT_DTYPES))
         if self._is_exact:
@@ -559,10 +562,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
             def encoded(flows, rows):
                 return torch.stack([quantile(flows, score, C[rows]) for score in scores], dim=1).numpy()
 
-            Z = np.empty((len(C), len(scores)))
-            if len(scores):
-                self._map_contexts(encoded, C, n_points=1, out=Z)
-            values = self._decode(Z[..., None])
+            values = self._decode(self._map_rows(encoded, np.empty((len(C), len(scores))), n_points=len(scores))[..., None])
         else:
             values = np.concatenate(
                 [

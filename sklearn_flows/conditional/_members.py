@@ -31,7 +31,6 @@ class Plan(NamedTuple):
 
     max_iter: int
     batch_size: int
-    early_stopping: bool
     device: torch.device
     n_threads: int
 
@@ -50,23 +49,26 @@ def regression_start(Z, C, weight):
 
     Returns
     -------
-    coefficients : ndarray of shape (n_targets, n_context)
-        The regression has no intercept: encoded columns are centred.
+    coefficients, intercept : ndarray of shape (n_targets, n_context), ndarray of shape (n_targets,)
+        The regression.
     whitening : ndarray of shape (n_targets, n_targets)
         Lower triangular, with a positive diagonal.
     """
-    if not Z.shape[1] or not C.shape[1]:
-        return np.zeros((Z.shape[1], C.shape[1])), whitening_matrix(Z, weight)
+    if not Z.shape[1] or not C.shape[1] or len(Z) < 2:
+        intercept = np.average(Z, axis=0, weights=weight)
+        return np.zeros((Z.shape[1], C.shape[1])), intercept, whitening_matrix(Z - intercept, weight)
     C = np.clip(C, -CONDITIONER_BOUND, CONDITIONER_BOUND)  # as the flow's conditioners see them
-    ridge = RidgeCV(PENALTIES, fit_intercept=False, store_cv_results=True).fit(C, Z, sample_weight=weight)
-    coefficients = ridge.coef_.reshape(Z.shape[1], C.shape[1])
-    residuals = Z - C @ coefficients.T
+    # An intercept, though encoded columns are centred: of few centred rows each follows from the others, and the errors of rows
+    # left out would vanish.
+    ridge = RidgeCV(PENALTIES, store_cv_results=True).fit(C, Z, sample_weight=weight)
+    coefficients, intercept = ridge.coef_.reshape(Z.shape[1], C.shape[1]), np.reshape(ridge.intercept_, Z.shape[1])
+    residuals = Z - C @ coefficients.T - intercept
     # Where features are many, residuals are smaller than errors of new rows: they get the size of the leave-one-out errors,
     # which scikit-learn multiplies by the weights.
     errors = ridge.cv_results_.reshape(len(Z), Z.shape[1], len(PENALTIES))[:, :, list(PENALTIES).index(ridge.alpha_)]
     tiny = np.finfo(np.float64).tiny
     growth = np.sqrt((errors.sum(axis=0) + tiny) / (weight @ np.square(residuals) + tiny))
-    return coefficients, whitening_matrix(residuals * growth, weight)
+    return coefficients, intercept, whitening_matrix(residuals * growth, weight)
 
 
 def held_out_rows(k, n_members, order, fraction):
@@ -122,12 +124,13 @@ def fit_member(estimator, plan, Z, C, weight, kept, held_out, seed):
         return Rows(*(torch.as_tensor(a, dtype=torch.float32, device=plan.device) for a in (Z[part], share, C[part])))
 
     generator = torch_generator(seed)
-    coefficients, whitening = regression_start(Z[kept], C[kept], weight[kept])
+    coefficients, intercept, whitening = regression_start(Z[kept], C[kept], weight[kept])
     # Threads have modes of their own, and the caller may have switched gradients off, or autocast on.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(plan.device.type, enabled=False):
         flow = conditional_spline_flow(
             torch.as_tensor(whitening),
             torch.as_tensor(coefficients),
+            torch.as_tensor(intercept),
             n_transforms=estimator.n_transforms,
             hidden_layer_sizes=estimator.hidden_layer_sizes,
             activation=estimator.activation,
@@ -146,7 +149,7 @@ def fit_member(estimator, plan, Z, C, weight, kept, held_out, seed):
                 batch_size=plan.batch_size,
                 learning_rate=estimator.learning_rate,
                 weight_decay=estimator.weight_decay,
-                early_stopping=plan.early_stopping,
+                early_stopping=estimator.early_stopping,
                 n_iter_no_change=estimator.n_iter_no_change,
                 tol=estimator.tol,
                 generator=generator,

@@ -223,7 +223,8 @@ def realnvp(
 
 def conditional_spline_flow(
     whitening: Tensor,
-    regression: Tensor,
+    coefficients: Tensor,
+    intercept: Tensor,
     *,
     n_transforms: int,
     hidden_layer_sizes: Sequence[int],
@@ -241,8 +242,8 @@ def conditional_spline_flow(
     ----------
     whitening : Tensor of shape (n_features, n_features)
         Lower-triangular start of the first linear map: it whitens the residuals of the regression.
-    regression : Tensor of shape (n_features, n_context)
-        Coefficients :math:`A` that training starts from: the features around :math:`A c` in a context :math:`c`.
+    coefficients, intercept : Tensor of shape (n_features, n_context), Tensor of shape (n_features,)
+        The regression that training starts from: in a context :math:`c` the features lie around :math:`A c + b`.
     n_transforms : int
         Number of spline layers.
     hidden_layer_sizes : sequence of int
@@ -265,7 +266,7 @@ def conditional_spline_flow(
     ----------
     .. [1] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
     """
-    n_features, n_context = regression.shape
+    n_features, n_context = coefficients.shape
 
     def affine_in_context(widths: Sequence[int]) -> Coupling:
         conditioner = MLP(0, n_features * Affine().n_parameters, widths, activation, generator, n_context)
@@ -273,7 +274,9 @@ def conditional_spline_flow(
 
     linear = affine_in_context(())
     with torch.no_grad():  # of each feature's outputs, the first one is its location
-        linear.conditioner.linear_layers()[-1].weight[:: Affine().n_parameters] = regression
+        (layer,) = linear.conditioner.linear_layers()
+        layer.weight[:: Affine().n_parameters] = coefficients.to(layer.weight)
+        layer.bias[:: Affine().n_parameters] = intercept.to(layer.bias)
     spline = RationalQuadraticSpline(n_bins, tail_bound)
     layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
     transforms: list[Transform] = [linear, LULinear.from_lower_triangular(whitening), affine_in_context(hidden_layer_sizes)]
