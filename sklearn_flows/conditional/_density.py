@@ -369,8 +369,6 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         X, y = validate_data(self, X, y, reset=reset, dtype=FLOAT_DTYPES, order="C", multi_output=True, y_numeric=True)
         y = y.astype(np.float64)
         n_outputs = 1 if y.ndim == 1 else y.shape[1]
-        if n_outputs < 1:
-            raise ValueError(f"Found array with 0 target(s) (y.shape={y.shape}) while a minimum of 1 is required.")
         if not reset and n_outputs != self.n_outputs_:
             raise ValueError(
                 f"y has {n_outputs} columns, but {type(self).__name__} was fitted to targets of {self.n_outputs_} columns."
