@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._parallel import for_each
 from ..compiled import compiled_flow
 from ..density._defaults import default_batch_size, default_max_iter
 from ..density._queries import (
@@ -91,10 +92,9 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
     tol : float, default=1e-4
         Smallest rise of the validation score that counts, in nats.
     n_jobs : int, default=None
-        Number of flows that are fitted at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend``
-        context; -1 means all processors.
+        Number of flows that are fitted at the same time, in threads, as in joblib; None means as many as torch has threads.
     verbose : int, default=0
-        Verbosity of joblib, which tells how many flows are fitted.
+        Whether to tell of each flow that it is fitted.
     device : str, default="auto"
         Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flows live on
         the CPU.
@@ -297,23 +297,24 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         n_train = len(parts[0][0])
         batch_size = default_batch_size(n_train) if self.batch_size == "auto" else self.batch_size
         max_iter = default_max_iter(n_train, batch_size, self.early_stopping) if self.max_iter == "auto" else self.max_iter
-        n_threads = max(1, torch.get_num_threads() // min(effective_n_jobs(self.n_jobs), n_members))
-        plan = Plan(max_iter, batch_size, resolve_device(self), n_threads)
-
+        plan = Plan(max_iter, batch_size, resolve_device(self))
+        members = [None] * n_members
         interrupted = False
 
-        def fit(part, seed):
+        def fit(k):
             nonlocal interrupted
-            if interrupted:
-                return None
-            member = fit_member(self, plan, Z, C, weight, *part, int(seed))
-            interrupted |= member.training.stop_reason == "interrupted"
-            return member
+            if not interrupted:
+                members[k] = fit_member(self, plan, Z, C, weight, *parts[k], int(seeds[k]))
+                interrupted |= members[k].training.stop_reason == "interrupted"
+                if self.verbose:
+                    print(f"[{type(self).__name__}] flow {k + 1} of {n_members} is fitted")
 
         try:
-            members = Parallel(n_jobs=self.n_jobs, verbose=self.verbose, prefer="threads")(
-                delayed(fit)(part, seed) for part, seed in zip(parts, seeds, strict=True)
-            )
+            for_each(fit, n_members, torch.get_num_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs))
+        except KeyboardInterrupt:  # while this thread was waiting for others
+            interrupted = True
+            if not any(members):
+                raise
         except DivergedError as error:
             varying = [name for name, varies in zip(names, encoding.varies, strict=True) if varies]
             raise ValueError(
@@ -321,7 +322,8 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
                 f" standard deviations, is {varying[int(np.abs(Z).max(axis=0).argmax())]!r}: transform it (its logarithm, or"
                 " ranks), or lower learning_rate."
             ) from error
-        members = [member for member in members if member is not None]
+        fitted = [(part, member) for part, member in zip(parts, members, strict=True) if member is not None]
+        parts, members = zip(*fitted, strict=True)
 
         self.flows_ = [member.flow for member in members]
         self.encoding_, self.context_encoding_ = encoding, context_encoding
@@ -330,20 +332,21 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         self.stop_reasons_ = [member.training.stop_reason for member in members]
         self.batch_size_, self.max_iter_ = batch_size, max_iter
         self.loss_curves_, self.validation_scores_ = [], [] if len(parts[0][1]) else None
-        for (kept, held_out), (_, training) in zip(parts, members, strict=False):
+        for (kept, held_out), (_, training) in zip(parts, members, strict=True):
             lacking = np.average(units[kept], weights=weight[kept])
             self.loss_curves_.append([loss - lacking for loss in training.loss_curve])
             if self.validation_scores_ is not None:
                 lacking = np.average(units[held_out], weights=weight[held_out])
                 self.validation_scores_.append([score + lacking for score in training.validation_scores])
         self.n_outputs_, self.y_ndim_ = y.shape[1], y_ndim
-        self._warn_about_the_end(n_members)
+        self._warn_about_the_end(interrupted, n_members)
         return self
 
-    def _warn_about_the_end(self, n_members):
-        if "interrupted" in self.stop_reasons_:
+    def _warn_about_the_end(self, interrupted, n_members):
+        if interrupted:
             warnings.warn(
-                f"Training interrupted by the user in flow {self.n_estimators_} of {n_members}; the best so far is kept.",
+                f"Training interrupted by the user with {self.n_estimators_} of {n_members} flows begun; the best so far is"
+                " kept.",
                 UserWarning,
                 stacklevel=5,
             )

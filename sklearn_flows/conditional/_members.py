@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 
-from ..flows import Flow, conditional_spline_flow
-from ..training import Rows, TrainingResult, fit_flow, whitening_matrix
+from ..flows import Flow, Rows, conditional_spline_flow
+from ..training import TrainingResult, fit_flow, whitening_matrix
 from ..transforms import CONDITIONER_BOUND
 from ..utils._random import torch_generator
 from ..utils._threads import one_thread_if_small
@@ -32,7 +32,6 @@ class Plan(NamedTuple):
     max_iter: int
     batch_size: int
     device: torch.device
-    n_threads: int
 
 
 def regression_start(Z, C, weight):
@@ -153,6 +152,6 @@ def fit_member(estimator, plan, Z, C, weight, kept, held_out, seed):
                 n_iter_no_change=estimator.n_iter_no_change,
                 tol=estimator.tol,
                 generator=generator,
-                n_compiled_threads=plan.n_threads if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
+                n_compiled_threads=torch.get_num_threads() if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
             )
         return Member(flow.to(device="cpu", dtype=torch.float64).requires_grad_(False).eval(), training)

@@ -274,9 +274,9 @@ def conditional_spline_flow(
 
     linear = affine_in_context(())
     with torch.no_grad():  # of each feature's outputs, the first one is its location
-        (layer,) = linear.conditioner.linear_layers()
-        layer.weight[:: Affine().n_parameters] = coefficients.to(layer.weight)
-        layer.bias[:: Affine().n_parameters] = intercept.to(layer.bias)
+        (outputs,) = linear.conditioner.linear_layers()
+        outputs.weight[:: Affine().n_parameters] = coefficients.to(outputs.weight)
+        outputs.bias[:: Affine().n_parameters] = intercept.to(outputs.bias)
     spline = RationalQuadraticSpline(n_bins, tail_bound)
     layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
     transforms: list[Transform] = [linear, LULinear.from_lower_triangular(whitening), affine_in_context(hidden_layer_sizes)]

@@ -124,8 +124,8 @@ def test_an_interrupted_fit_keeps_the_flows_so_far(monkeypatch):
         return schedule(step, n_steps)
 
     monkeypatch.setattr(_loop, "warmup_cosine", interrupted)
-    density = ConditionalFlowDensity(**{**SMALL, "n_estimators": 4})
-    with pytest.warns(UserWarning, match="interrupted by the user in flow 2 of 4; the best so far is kept"):
+    density = ConditionalFlowDensity(**{**SMALL, "n_estimators": 4, "n_jobs": 1})
+    with pytest.warns(UserWarning, match="interrupted by the user with 2 of 4 flows begun; the best so far is kept"):
         density.fit(X, Y)
     assert density.n_estimators_ == len(density.flows_) == 2
     assert density.stop_reasons_ == ["max_iter", "interrupted"]
