@@ -33,8 +33,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 # Methods of our own base classes are shown with each class; those of scikit-learn's and torch's are documented there.
 autosummary_context = {
-    "external_bases": "ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, CallbackSupportMixin, BaseEstimator,"
-    " _MetadataRequester, _SetOutputMixin, Sequential, Linear, Module, ABC, object"
+    "external_bases": "ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, RegressorMixin, MultiOutputMixin,"
+    " CallbackSupportMixin, BaseEstimator, _MetadataRequester, _SetOutputMixin, Sequential, Linear, Module, ABC, object"
 }
 
 sphinx_gallery_conf = {

@@ -1,5 +1,6 @@
 """Density estimation for tables with normalizing flows, as scikit-learn estimators."""
 
+from .conditional import ConditionalFlowDensity
 from .density import GlowDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
 from .ensemble import BaggingDensity, StackingDensity
 
@@ -7,6 +8,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BaggingDensity",
+    "ConditionalFlowDensity",
     "GlowDensity",
     "MAFDensity",
     "MixtureDensity",

@@ -21,7 +21,7 @@ LAYERS = [
     {"training"},
     {"cross_fitting"},
     {"density", "metrics"},
-    {"ensemble"},
+    {"conditional", "ensemble"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_ONLY = LAYERS[0] | LAYERS[1]

@@ -271,7 +271,8 @@ def glow(
 
 def conditional_spline_flow(
     whitening: Tensor,
-    regression: Tensor,
+    coefficients: Tensor,
+    intercept: Tensor,
     *,
     n_transforms: int,
     hidden_layer_sizes: Sequence[int],
@@ -289,8 +290,8 @@ def conditional_spline_flow(
     ----------
     whitening : Tensor of shape (n_features, n_features)
         Lower-triangular start of the first linear map: it whitens the residuals of the regression.
-    regression : Tensor of shape (n_features, n_context)
-        Coefficients :math:`A` that training starts from: the features around :math:`A c` in a context :math:`c`.
+    coefficients, intercept : Tensor of shape (n_features, n_context), Tensor of shape (n_features,)
+        The regression that training starts from: in a context :math:`c` the features lie around :math:`A c + b`.
     n_transforms : int
         Number of spline layers.
     hidden_layer_sizes : sequence of int
@@ -313,7 +314,7 @@ def conditional_spline_flow(
     ----------
     .. [1] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
     """
-    n_features, n_context = regression.shape
+    n_features, n_context = coefficients.shape
 
     def network(widths: Sequence[int]) -> MLP:
         return MLP(0, n_features * Affine().n_parameters, widths, activation, generator, n_context)
@@ -323,7 +324,9 @@ def conditional_spline_flow(
 
     location = network(())
     with torch.no_grad():  # of each feature's outputs, the first one is its location
-        location.linear_layers()[-1].weight[:: Affine().n_parameters] = regression
+        (outputs,) = location.linear_layers()
+        outputs.weight[:: Affine().n_parameters] = coefficients.to(outputs.weight)
+        outputs.bias[:: Affine().n_parameters] = intercept.to(outputs.bias)
     linear = affine_in_context(location)
     spline = RationalQuadraticSpline(n_bins, tail_bound)
     layers = _autoregressive_layers(spline, n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)

@@ -3,13 +3,14 @@
 from ._autoregressive import MaskedAutoregressive
 from ._base import Composed, Transform
 from ._coupling import Coupling
-from ._elementwise import Affine, Transformer
+from ._elementwise import CONDITIONER_BOUND, Affine, Transformer
 from ._image import FactorOut, PerPosition, checkerboard, squeeze_order
 from ._linear import LULinear, Permutation
 from ._normalisation import ActNorm
 from ._spline import RationalQuadraticSpline, rational_quadratic_spline, spline_knots
 
 __all__ = [
+    "CONDITIONER_BOUND",
     "ActNorm",
     "Affine",
     "Composed",

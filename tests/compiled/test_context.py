@@ -31,6 +31,7 @@ def spline_layers(n_features, generator):
     return conditional_spline_flow(
         torch.eye(n_features),
         torch.ones(n_features, N_CONTEXT),
+        torch.zeros(n_features),
         n_transforms=2,
         hidden_layer_sizes=(20, 7),
         activation="silu",

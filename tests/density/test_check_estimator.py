@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_flows import (
     BaggingDensity,
+    ConditionalFlowDensity,
     GlowDensity,
     MAFDensity,
     MixtureDensity,
@@ -30,6 +31,7 @@ SMALL_ESTIMATORS = [
     NeuralSplineFlowDensity(layer="coupling", **SMALL),
     MAFDensity(base="mixture", early_stopping=True, **SMALL),
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
+    ConditionalFlowDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, n_estimators=2),
     StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
 ]
 

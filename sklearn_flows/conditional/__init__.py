@@ -1,0 +1,5 @@
+"""Densities of targets that depend on features."""
+
+from ._density import ConditionalFlowDensity
+
+__all__ = ["ConditionalFlowDensity"]
