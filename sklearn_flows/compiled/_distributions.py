@@ -83,7 +83,7 @@ def _log_density_of_mixture(values, stairs, n_components, df, z, here, log_densi
     for k in range(n_components):
         linear(values, k * size, n, k * size + n * n, 0, n, stairs, 0, z, here, work, whitened)
         if wants_gradient:
-            linear_transposed(values, k * size, n, n, stairs, n, work, whitened, work, back)
+            linear_transposed(values, k * size, n, 0, n, n, stairs, n, work, whitened, work, back)
         log_at_centre = values[n_components * size + k]
         for lane in range(0, LANES, width):
             distance = load(work, whitened + lane) * 0.0

@@ -2,7 +2,8 @@
 
 from ._autoregressive import MAFDensity
 from ._coupling import RealNVPDensity
+from ._inverse_autoregressive import IAFDensity
 from ._mixture import MixtureDensity
 from ._spline import NeuralSplineFlowDensity
 
-__all__ = ["MAFDensity", "MixtureDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]
+__all__ = ["IAFDensity", "MAFDensity", "MixtureDensity", "NeuralSplineFlowDensity", "RealNVPDensity"]

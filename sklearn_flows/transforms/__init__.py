@@ -1,7 +1,7 @@
 """Invertible maps with tractable log-determinants (torch only)."""
 
 from ._autoregressive import MaskedAutoregressive
-from ._base import Composed, Transform
+from ._base import Composed, Inverse, Transform
 from ._coupling import Coupling
 from ._elementwise import Affine, Transformer
 from ._linear import LULinear, Permutation
@@ -11,6 +11,7 @@ __all__ = [
     "Affine",
     "Composed",
     "Coupling",
+    "Inverse",
     "LULinear",
     "MaskedAutoregressive",
     "Permutation",

@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_flows import (
     BaggingDensity,
+    IAFDensity,
     MAFDensity,
     MixtureDensity,
     NeuralSplineFlowDensity,
@@ -22,7 +23,7 @@ from sklearn_flows import (
     StackingDensity,
 )
 
-ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, RealNVPDensity]
+ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, IAFDensity, RealNVPDensity]
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5, "n_teachers": 0}
 SMALL_ESTIMATORS = [
     *(Density(**SMALL) for Density in ESTIMATORS),
