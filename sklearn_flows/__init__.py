@@ -2,16 +2,19 @@
 
 from .density import IAFDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
 from .ensemble import BaggingDensity, StackingDensity
+from .variational import ImportanceSample, VariationalFlow
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BaggingDensity",
     "IAFDensity",
+    "ImportanceSample",
     "MAFDensity",
     "MixtureDensity",
     "NeuralSplineFlowDensity",
     "RealNVPDensity",
     "StackingDensity",
+    "VariationalFlow",
     "__version__",
 ]
