@@ -55,8 +55,8 @@ def measure(n_features, n_rows, n_epochs, n_rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n-features", type=int, nargs="+", default=[4, 32])
-    parser.add_argument("--n-rows", type=int, default=10_000)
-    parser.add_argument("--n-epochs", type=int, default=3)
+    parser.add_argument("--n-rows", type=int, default=4096)
+    parser.add_argument("--n-epochs", type=int, default=2)
     parser.add_argument("--n-rounds", type=int, default=3)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)

@@ -33,7 +33,7 @@ x_train, x_test = train_test_split(pixels, test_size=400, random_state=0)
 # %%
 # Two autoencoders
 # ----------------
-# They differ only in what comes after the Gaussian :math:`\\mu(x) + \\sigma(x) \\odot \\epsilon`: nothing, or affine
+# They differ only in what comes after the Gaussian :math:`\mu(x) + \sigma(x) \odot \epsilon`: nothing, or affine
 # autoregressive layers. These also see a context :math:`h(x)` that the encoder makes. ``forward`` of a
 # ``MaskedAutoregressive`` takes one pass; here it leads from noise to latents, and that is the inverse autoregressive flow.
 # The layers start as the identity: both autoencoders begin at the same bound.

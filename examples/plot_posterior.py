@@ -3,11 +3,11 @@ A posterior: eight schools
 ==========================
 
 Eight schools tried a coaching programme for a test. Each reports an effect :math:`y_j` with a known standard error
-:math:`\\sigma_j`. The classic hierarchical model (Rubin 1981) says that the true effects :math:`\\theta_j` scatter around a common
-mean:
+:math:`\\sigma_j`. The classic hierarchical model (Rubin 1981) says that the true effects :math:`\\theta_j` scatter around a
+common mean:
 
-.. math:: y_j \\sim \\mathcal N(\\theta_j, \\sigma_j^2), \\quad \\theta_j = \\mu + \\tau \\eta_j, \\quad \\eta_j \\sim \\mathcal N(0, 1),
-   \\quad \\mu \\sim \\mathcal N(0, 5^2), \\quad \\tau \\sim \\mathrm{Cauchy}^+(0, 5) .
+.. math:: y_j \\sim \\mathcal N(\\theta_j, \\sigma_j^2), \\quad \\theta_j = \\mu + \\tau \\eta_j, \\quad
+   \\eta_j \\sim \\mathcal N(0, 1), \\quad \\mu \\sim \\mathcal N(0, 5^2), \\quad \\tau \\sim \\mathrm{Cauchy}^+(0, 5) .
 
 ``VariationalFlow`` is given the logarithm of the posterior density, up to a constant, and draws from it.
 """
@@ -15,12 +15,13 @@ mean:
 # %%
 # The log-density
 # ---------------
-# It is a function of a tensor with a row for each point. All parameters must be real numbers without bounds, so :math:`\\log \\tau`
-# takes the place of :math:`\\tau`, and the logarithm of the Jacobian, :math:`\\log \\tau` again, is added.
+# It is a function of a tensor with a row for each point. All parameters must be real numbers without bounds, so
+# :math:`\log \tau` takes the place of :math:`\tau`, and the logarithm of the Jacobian, :math:`\log \tau` again, is added.
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 
 from sklearn_flows import VariationalFlow
 
@@ -53,9 +54,9 @@ print(f"Pareto k               {weighted.pareto_k:.2f}")
 # %%
 # The posterior
 # -------------
-# Where the schools hardly differ, at small :math:`\\tau`, the effects are tied to the mean; at large :math:`\\tau` they are free:
-# a funnel, which no Gaussian describes. The dashed curve is the exact marginal density of :math:`\\log \\tau`, by quadrature:
-# given :math:`\\tau` all else is normal and can be integrated in closed form.
+# Where the schools hardly differ, at small :math:`\tau`, the effects are tied to the mean; at large :math:`\tau` they are
+# free: a funnel, which no Gaussian describes. The dashed curve is the exact marginal density of :math:`\log \tau`, by
+# quadrature: given :math:`\tau` all else is normal and can be integrated in closed form.
 
 samples, weights = weighted.samples, weighted.weights
 theta = samples[:, :1] + np.exp(samples[:, 1:2]) * samples[:, 2:]
@@ -68,7 +69,7 @@ for log_tau in grid:
     _, log_det = np.linalg.slogdet(covariance)
     log_p.append(-0.5 * (y.numpy() @ np.linalg.solve(covariance, y.numpy()) + log_det) + log_tau - np.log1p(tau2 / 25))
 exact = np.exp(np.array(log_p) - np.max(log_p))
-exact /= np.trapezoid(exact, grid)
+exact /= trapezoid(exact, grid)
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 axes[0].scatter(theta[:4000, 0], samples[:4000, 1], s=2, color="black")
@@ -90,7 +91,7 @@ plt.show()
 # %%
 # What to beware of
 # -----------------
-# The reverse Kullback-Leibler divergence is estimated by draws of the flow, so it knows only the places that the flow has found.
+# The reverse Kullback-Leibler divergence is estimated by draws of the flow: it knows only the places that the flow has found.
 # Here are two equal modes, ten standard deviations to the left and right: the flow takes one of them, and its weights look
 # perfect.
 

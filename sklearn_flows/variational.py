@@ -28,6 +28,8 @@ N_DRAWS_FOR_THE_BOUND = 10_000
 MAX_CHUNK = 1024
 # With fewer draws a tail of the weights has fewer than five of them, and can't be judged.
 MIN_DRAWS_TO_WEIGH = 25
+# Log-ratios within this of one another differ by rounding alone: they have no tail that could be fitted.
+EVEN = 1e-9
 
 
 @dataclass(frozen=True)
@@ -376,7 +378,7 @@ class VariationalFlow(BaseEstimator):
             raise ValueError(
                 f"log_density isn't a finite number where the flow draws, as at {bad.tolist()}: no weights follow."
             )
-        if np.ptp(log_ratios) == 0:
+        if np.ptp(log_ratios) < EVEN:
             log_weights, pareto_k = np.zeros(n_samples), -math.inf
         else:
             log_weights, pareto_k = _pareto_smoothed(log_ratios)

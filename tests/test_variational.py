@@ -110,7 +110,7 @@ def test_a_correlated_normal_distribution_is_found_in_any_units(layer):
     flow = VariationalFlow(layer=layer, max_iter=200, random_state=0).fit(normal.log_density, 8)
     # KL(q || p) = E_q[log q - log p].
     X = flow.sample(20_000, random_state=0)
-    log_p = stats.multivariate_normal(normal.mean, normal.covariance).logpdf(X)
+    log_p = normal.log_density(torch.tensor(X)).numpy() - normal.log_normalizer
     assert abs(np.mean(flow.log_prob(X) - log_p)) < 1e-2
     assert flow.elbo_ == pytest.approx(normal.log_normalizer, abs=1e-2)
     # Four standard errors.
@@ -129,8 +129,8 @@ def test_the_gaussian_start_is_exact_for_a_normal_distribution(generator):
     location, scale = fit_gaussian(score, 5, generator, torch.device("cpu"))
     deviation = np.sqrt(np.diag(normal.covariance))
     units = np.outer(deviation, deviation)
-    np.testing.assert_allclose(location / deviation, normal.mean / deviation, atol=1e-5)
-    np.testing.assert_allclose(scale @ scale.T / units, normal.covariance / units, atol=1e-5)
+    np.testing.assert_allclose(location.numpy() / deviation, normal.mean / deviation, atol=1e-5)
+    np.testing.assert_allclose((scale @ scale.T).numpy() / units, normal.covariance / units, atol=1e-5)
     assert torch.equal(scale, scale.tril())
 
 
@@ -202,16 +202,9 @@ def test_weights_of_the_flow_itself_are_even(quick):
 
     weighted = quick.importance_sample(log_density, 1000, random_state=0)
     np.testing.assert_allclose(weighted.weights, 1 / 1000, rtol=1e-6)
+    assert weighted.pareto_k == -math.inf
     assert weighted.effective_sample_size == pytest.approx(1000)
     assert weighted.log_normalizer == pytest.approx(3 + np.log(np.diag(quick.scale_)).sum())
-
-
-def test_equal_weights_have_no_tail(quick, monkeypatch):
-    # Exactly equal ratios leave the library nothing to fit a tail to.
-    monkeypatch.setattr(VariationalFlow, "_draw", lambda self, n, generator: (np.zeros((n, 2)), np.zeros(n)))
-    weighted = quick.importance_sample(lambda x: x.sum(dim=1), 100)
-    assert weighted.pareto_k == -math.inf
-    assert weighted.effective_sample_size == pytest.approx(100)
 
 
 def test_a_flow_that_is_too_narrow_is_told():
