@@ -54,7 +54,7 @@ def measure(n_features, n_rows, n_epochs, n_rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n-features", type=int, nargs="+", default=[4, 32])
+    parser.add_argument("--n-features", type=int, nargs="+", default=[32])
     parser.add_argument("--n-rows", type=int, default=4096)
     parser.add_argument("--n-epochs", type=int, default=2)
     parser.add_argument("--n-rounds", type=int, default=3)

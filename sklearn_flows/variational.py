@@ -139,7 +139,7 @@ class VariationalFlow(BaseEstimator):
     >>> flow = VariationalFlow(max_iter=500, random_state=0).fit(log_density, n_features=2)
     >>> flow.sample(3, random_state=0).shape
     (3, 2)
-    >>> weighted = flow.importance_sample(log_density, 1000, random_state=0)
+    >>> weighted = flow.importance_sample(log_density, 4000, random_state=0)
     >>> bool(weighted.pareto_k < 0.7)
     True
     """
@@ -341,7 +341,7 @@ class VariationalFlow(BaseEstimator):
                 log_q[batch] = self.flow_.log_prob(U.contiguous()).numpy()
         return log_q - self._log_det_of_scale()
 
-    def importance_sample(self, log_density, n_samples=1000, random_state=None):
+    def importance_sample(self, log_density, n_samples=4000, random_state=None):
         """Draw rows and weigh them, so that they stand for the density itself, and tell how far they can be trusted.
 
         Weights are ratios of densities, whose largest ones are smoothed by a generalised Pareto distribution [3]_.
@@ -350,8 +350,8 @@ class VariationalFlow(BaseEstimator):
         ----------
         log_density : callable
             What the flow was fitted to.
-        n_samples : int, default=1000
-            Number of rows, at least 25.
+        n_samples : int, default=4000
+            Number of rows, at least 25. With few of them ``pareto_k`` is uncertain.
         random_state : int, RandomState instance or None, default=None
             Source of the draws. Pass an int for reproducible ones.
 
