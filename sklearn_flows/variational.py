@@ -122,7 +122,7 @@ class VariationalFlow(BaseEstimator):
     -----
     A Gaussian is fitted first, in float64, by a quasi-Newton path and natural-gradient steps, which don't depend on the units
     of the features. The flow starts as that Gaussian. Points, log-densities and their gradients stay in float64; the
-    flow's networks are trained in float32.
+    flow's networks are trained in float32. Importance weights are Pareto-smoothed [3]_.
 
     References
     ----------
@@ -344,7 +344,7 @@ class VariationalFlow(BaseEstimator):
     def importance_sample(self, log_density, n_samples=4000, random_state=None):
         """Draw rows and weigh them, so that they stand for the density itself, and tell how far they can be trusted.
 
-        Weights are ratios of densities, whose largest ones are smoothed by a generalised Pareto distribution [3]_.
+        Weights are ratios of densities, whose largest ones are smoothed by a generalised Pareto distribution.
 
         Parameters
         ----------
