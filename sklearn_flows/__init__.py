@@ -1,8 +1,9 @@
 """Density estimation for tables with normalizing flows, as scikit-learn estimators."""
 
 from .conditional import ConditionalFlowDensity
-from .density import GlowDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
+from .density import GlowDensity, IAFDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
 from .ensemble import BaggingDensity, StackingDensity
+from .variational import ImportanceSample, VariationalFlow
 
 __version__ = "0.1.0"
 
@@ -10,10 +11,13 @@ __all__ = [
     "BaggingDensity",
     "ConditionalFlowDensity",
     "GlowDensity",
+    "IAFDensity",
+    "ImportanceSample",
     "MAFDensity",
     "MixtureDensity",
     "NeuralSplineFlowDensity",
     "RealNVPDensity",
     "StackingDensity",
+    "VariationalFlow",
     "__version__",
 ]

@@ -21,7 +21,7 @@ LAYERS = [
     {"training"},
     {"cross_fitting"},
     {"density", "metrics"},
-    {"conditional", "ensemble"},
+    {"conditional", "ensemble", "variational"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_ONLY = LAYERS[0] | LAYERS[1]

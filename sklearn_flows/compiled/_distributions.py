@@ -79,7 +79,7 @@ def _log_density_of_mixture(values, stairs, n_components, z, here, log_density, 
     for k in range(n_components):
         linear(values, k * size, n, k * size + n * n, 0, n, stairs, 0, z, here, work, whitened)
         if wants_gradient:
-            linear_transposed(values, k * size, n, n, stairs, n, work, whitened, work, back)
+            linear_transposed(values, k * size, n, 0, n, n, stairs, n, work, whitened, work, back)
         log_at_centre, df = values[n_components * size + k], values[n_components * (size + 1) + k]
         for lane in range(0, LANES, width):
             distance = load(work, whitened + lane) * 0.0

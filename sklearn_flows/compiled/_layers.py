@@ -11,7 +11,15 @@ from ._product import (
     linear_transposed,
     vector_width,
 )
-from ._scalar_maps import affine, affine_gradient, inverse_affine, inverse_spline, spline, spline_gradient
+from ._scalar_maps import (
+    affine,
+    affine_gradient,
+    inverse_affine,
+    inverse_affine_gradient,
+    inverse_spline,
+    spline,
+    spline_gradient,
+)
 from ._vector import absolute, compiled, exponential, larger, load, select, sigmoid, smaller, store
 
 RELU, TANH, SILU, ELU = range(4)
@@ -255,7 +263,7 @@ def layer_gradient(
             n_in = table[i, N_IN]
             # Gradients of activations go where the work is, then meet the derivatives at their place.
             linear_transposed(
-                *(parameters, table[i, WEIGHTS], n_in, table[i, N_OUT], stairs, table[i, SEEN_BY]),
+                *(parameters, table[i, WEIGHTS], n_in, 0, n_in, table[i, N_OUT], stairs, table[i, SEEN_BY]),
                 *(kept, g_position, work, 0),
             )
             if i > 0:
@@ -271,13 +279,79 @@ def layer_gradient(
 
 
 @compiled
+def inverse_autoregressive_gradient(
+    parameters,
+    table,
+    stairs,
+    units_up_to,
+    input_bound,
+    bound,
+    n_context,
+    z,
+    gradient,
+    log_gradient,
+    kept,
+    places,
+    work,
+    n_panels,
+    n_features,
+):
+    """Carry gradients back through ``invert_autoregressive`` with an affine bijection, one feature after another from the last.
+
+    What ``layer_gradient`` says holds here too, with ``z`` in the place of ``x``. The gradient of a feature is known when those
+    of all later ones are, as it is an input of their parameters, and that of a hidden unit when those of all features are that
+    see it: again the arithmetic is that of one way back.
+    """
+    n_layers = len(table)
+    raw = places[2 * n_layers - 1]
+    for panel in range(n_panels):
+        here = panel * n_features * LANES
+        # Units that no feature sees were left out on the way there: the only feature of a table leaves all of them out.
+        for i in range(n_layers - 1):
+            unseen, n_out = units_up_to[i, n_features - 1], table[i, N_OUT]
+            for j in range((panel * n_out + unseen) * LANES, (panel + 1) * n_out * LANES):
+                kept[places[1 + 2 * i] + j] = 0.0
+                kept[places[2 + 2 * i] + j] = 0.0
+        for feature in range(n_features - 1, -1, -1):
+            n_in, n_out = table[0, N_IN], table[0, N_OUT]
+            linear_transposed(
+                *(parameters, table[0, WEIGHTS], n_in, n_context + feature, n_context + feature + 1, n_out),
+                *(stairs, table[0, SEEN_BY], kept, _gradients_of(places, 0, n_layers) + panel * n_out * LANES, work, 0),
+            )
+            for lane in range(0, LANES, vector_width(z)):
+                place, r = here + feature * LANES + lane, raw + (here + feature * LANES) * 2 + lane
+                v = load(z, place)
+                x, _ = inverse_affine(v, kept, r, bound)
+                # The clip of the inputs lets no gradient through.
+                g = select(absolute(x) <= input_bound, load(work, (n_context + feature) * LANES + lane), 0.0)
+                g = load(gradient, place) + g
+                g = inverse_affine_gradient(v, kept, r, bound, g, load(log_gradient, panel * LANES + lane))
+                store(gradient, place, g)
+            for i in range(n_layers - 1, 0, -1):
+                n_in, n_out = table[i, N_IN], table[i, N_OUT]
+                first, last = (units_up_to[i - 1, feature - 1] if feature > 0 else 0), units_up_to[i - 1, feature]
+                linear_transposed(
+                    *(parameters, table[i, WEIGHTS], n_in, first, last, n_out, stairs, table[i, SEEN_BY]),
+                    *(kept, _gradients_of(places, i, n_layers) + panel * n_out * LANES, work, 0),
+                )
+                new = _gradients_of(places, i - 1, n_layers) + (panel * n_in + first) * LANES
+                _multiply(kept, new, work, first * LANES, (last - first) * LANES)
+
+
+@compiled
+def _gradients_of(places, layer, n_layers):
+    """Where the gradients of a linear layer's outputs are kept: derivatives of activations, or raw parameters, before."""
+    return places[2 * layer + 2] if layer < n_layers - 1 else places[2 * n_layers - 1]
+
+
+@compiled
 def add_layer_gradient(table, stairs, kept, places, work, n_panels, out):
     """Add to ``out`` the gradients of a layer's parameters, after ``layer_gradient``."""
     n_layers = len(table)
     for i in range(n_layers):
         n_in, n_out = table[i, N_IN], table[i, N_OUT]
         inputs = places[2 * i - 1] if i > 0 else places[0]
-        gradients = places[2 * i + 2] if i < n_layers - 1 else places[2 * n_layers - 1]
+        gradients = _gradients_of(places, i, n_layers)
         add_weight_gradient(
             *(kept, gradients, n_out, kept, inputs, n_in, n_panels, stairs, table[i, SEEN], out, table[i, WEIGHTS], work)
         )

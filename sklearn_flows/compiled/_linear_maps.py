@@ -54,7 +54,7 @@ def lu_gradient(prepared, stairs, gradient, x_gradient, kept_gradient, n_panels,
     """Carry gradients back through ``map_by_lu``, and keep them for ``add_lu_gradient``."""
     for panel in range(n_panels):
         here = panel * n * LANES
-        linear_transposed(prepared, 0, n, n, stairs, n, gradient, here, x_gradient, here)
+        linear_transposed(prepared, 0, n, 0, n, n, stairs, n, gradient, here, x_gradient, here)
     for i in range(n_panels * n * LANES):
         kept_gradient[i] = gradient[i]
 

@@ -156,15 +156,14 @@ def linear(weights, position, row, bias_position, first, last, stairs, seen, x, 
 
 
 @compiled
-def linear_transposed(weights, position, n_in, n_out, stairs, first_seen_by, y, y_position, x, x_position):
-    """The way back through a linear layer, for one panel: ``x = W^T y``.
+def linear_transposed(weights, position, n_in, first, last, n_out, stairs, first_seen_by, y, y_position, x, x_position):
+    """The way back through a linear layer to its inputs ``first`` to ``last``, for one panel: ``x = W^T y``.
 
     ``stairs[first_seen_by + i]`` is the first unit that sees input i, and all after it do.
     """
     width = tile_width(x)
-    first = 0
-    while first < n_in:
-        n = min(TILE_HEIGHT, n_in - first)
+    while first < last:
+        n = min(TILE_HEIGHT, last - first)
         unit = stairs[first_seen_by + first]
         a, b, c = position + unit * n_in + first, y_position + unit * LANES, x_position + first * LANES
         for lane in range(0, LANES, width):

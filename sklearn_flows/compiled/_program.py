@@ -15,6 +15,7 @@ from ..transforms import (
     Affine,
     Composed,
     Coupling,
+    Inverse,
     LULinear,
     MaskedAutoregressive,
     Permutation,
@@ -28,6 +29,7 @@ from ._layers import (
     SILU,
     TANH,
     add_layer_gradient,
+    inverse_autoregressive_gradient,
     invert_autoregressive,
     layer_gradient,
     map_by_layer,
@@ -54,7 +56,7 @@ ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
 MAX_PANELS = 8
 MAX_ROWS = MAX_PANELS * LANES
 
-LU, SCALE, REORDER, AUTOREGRESSIVE, COUPLING = range(5)
+LU, SCALE, REORDER, AUTOREGRESSIVE, COUPLING, INVERSE_AUTOREGRESSIVE = range(6)
 # Columns of the table of steps. The first ones are for all kinds: what a step is, and where its part of the memory begins that
 # keeps what the way back needs.
 KIND, KEPT = range(2)
@@ -150,7 +152,14 @@ class _Writer:
             and isinstance(transform.conditioner, FeedForward)
             and transform.conditioner.activation in ACTIVATIONS
         ):
-            self._write_layer(transform)
+            self._write_layer(transform, AUTOREGRESSIVE if isinstance(transform, MaskedAutoregressive) else COUPLING)
+        elif (
+            isinstance(transform, Inverse)
+            and isinstance(transform.transform, MaskedAutoregressive)
+            and isinstance(transform.transform.transformer, Affine)
+            and transform.transform.conditioner.activation in ACTIVATIONS
+        ):
+            self._write_layer(transform.transform, INVERSE_AUTOREGRESSIVE)
         else:
             raise NotImplementedError(f"there are no compiled kernels for {transform}")
 
@@ -170,11 +179,10 @@ class _Writer:
         self.n_sums += n * n + 1
         self.n_work = max(self.n_work, 3 * n * n)
 
-    def _write_layer(self, transform):
+    def _write_layer(self, transform, kind):
         conditioner, transformer = transform.conditioner, transform.transformer
         is_affine = isinstance(transformer, Affine)
-        is_autoregressive = isinstance(transform, MaskedAutoregressive)
-        if is_autoregressive:
+        if kind != COUPLING:
             staying = moving = np.arange(self.n_features)
             units = self.put(conditioner.n_units_up_to)
         else:
@@ -207,7 +215,7 @@ class _Writer:
         }
         self.n_context = max(self.n_context, conditioner.n_context)
         bound = transformer.log_scale_bound if is_affine else transformer.tail_bound
-        self.add_step(AUTOREGRESSIVE if is_autoregressive else COUPLING, columns, int(ends[-1]), bound)
+        self.add_step(kind, columns, int(ends[-1]), bound)
         self.n_work = max(self.n_work, LANES * max(widths_in), transformer.n_parameters * REGISTER_BYTES // 4)
 
 
@@ -292,6 +300,22 @@ def _map_by_network(step, numbers, bound, parameters, inverse, context, x, y, lo
 
 
 @compiled
+def _units_up_to(step, numbers, n_features):
+    n_hidden = step[N_LAYERS] - 1
+    return numbers[step[UNITS] : step[UNITS] + n_hidden * n_features].reshape((n_hidden, n_features))
+
+
+@compiled
+def _solve_in_order(step, numbers, bound, parameters, context, z, x, log_det, kept, work, n_panels, n_features):
+    table, stairs, staying, _, places = _tables(step, numbers)
+    units = _units_up_to(step, numbers, n_features)
+    invert_autoregressive(
+        *(parameters, table, stairs, units, staying, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
+        *(bound, context, step[N_CONTEXT], z, x, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
+    )
+
+
+@compiled
 def map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features):
     """Take the first of ``states``, panels of rows, through all steps, given their context; ``log_det`` is added to."""
     size = n_features * MAX_ROWS
@@ -304,6 +328,8 @@ def map_forward(steps, numbers, bounds, parameters, prepared, context, states, l
             map_by_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], x, z, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
+        elif step[KIND] == INVERSE_AUTOREGRESSIVE:
+            _solve_in_order(step, numbers, bounds[i], parameters, context, x, z, log_det, kept, work, n_panels, n_features)
         else:
             _map_by_network(
                 step, numbers, bounds[i], parameters, False, context, x, z, log_det, kept, work, n_panels, n_features
@@ -325,31 +351,13 @@ def map_inverse(steps, numbers, bounds, parameters, context, states, log_det, ke
             invert_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], z, x, log_det, n_panels, n_features)
         elif step[KIND] == REORDER:
             reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
-        elif step[KIND] == COUPLING:
+        elif step[KIND] == COUPLING or step[KIND] == INVERSE_AUTOREGRESSIVE:
+            is_inverse = step[KIND] == COUPLING
             _map_by_network(
-                step, numbers, bounds[i], parameters, True, context, z, x, log_det, kept, work, n_panels, n_features
+                step, numbers, bounds[i], parameters, is_inverse, context, z, x, log_det, kept, work, n_panels, n_features
             )
         else:
-            table, stairs, staying, _, places = _tables(step, numbers)
-            n_hidden = step[N_LAYERS] - 1
-            units = numbers[step[UNITS] : step[UNITS] + n_hidden * n_features].reshape((n_hidden, n_features))
-            invert_autoregressive(
-                *(parameters, table, stairs, units, staying, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
-                *(
-                    step[N_RAW],
-                    bounds[i],
-                    context,
-                    step[N_CONTEXT],
-                    z,
-                    x,
-                    log_det,
-                    kept[step[KEPT] :],
-                    places,
-                    work,
-                    n_panels,
-                    n_features,
-                ),
-            )
+            _solve_in_order(step, numbers, bounds[i], parameters, context, z, x, log_det, kept, work, n_panels, n_features)
 
 
 @compiled
@@ -395,10 +403,16 @@ def go_back(
             gradient, spare = spare, gradient
         else:
             table, stairs, staying, moving, places = _tables(step, numbers)
-            layer_gradient(
-                *(parameters, table, stairs, staying, moving, CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
-                *(bounds[i], step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
-            )
+            if step[KIND] == INVERSE_AUTOREGRESSIVE:
+                inverse_autoregressive_gradient(
+                    *(parameters, table, stairs, _units_up_to(step, numbers, n_features), CONDITIONER_BOUND, bounds[i]),
+                    *(step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
+                )
+            else:
+                layer_gradient(
+                    *(parameters, table, stairs, staying, moving, CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
+                    *(bounds[i], step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
+                )
             add_layer_gradient(table, stairs, here, places, work, n_panels, out)
 
 

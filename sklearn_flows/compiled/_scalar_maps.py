@@ -38,6 +38,17 @@ def affine_gradient(x, raw, position, bound, g_z, g_log):
 
 
 @compiled
+def inverse_affine_gradient(z, raw, position, bound, g_x, g_log):
+    """As ``affine_gradient``, but for ``inverse_affine``."""
+    a = load(raw, position + LANES)
+    squash = absolute(a) / bound + 1.0
+    g_z = g_x * exponential(a / squash)
+    store(raw, position, g_x)
+    store(raw, position + LANES, (g_log + g_z * z) / (squash * squash))  # d(alpha)/da = 1 / squash^2
+    return g_z
+
+
+@compiled
 def _unnormalised_shares(raw, position, n_bins, shares, start):
     """Write the exponentials of a softmax to ``shares``, and return one over their sum."""
     width = vector_width(raw)

@@ -98,6 +98,7 @@ class MAFDensity(BaseFlowDensity):
     --------
     NeuralSplineFlowDensity : Splines in place of affine maps: more flexible.
     RealNVPDensity : Affine coupling layers: fastest to sample.
+    IAFDensity : The same layers the other way round: one pass to draw, and one column after another to score.
 
     Notes
     -----

@@ -1,16 +1,21 @@
 """From (flow, rows) to fitted weights: the loop, its optimiser, its stopping rule and the rows it takes."""
 
+from ._gaussian_fit import NotFiniteError, fit_gaussian
 from ._loop import DivergedError, TrainingResult, fit_flow
 from ._mixture import choose_mixture
+from ._reverse_kl import fit_reverse_kl
 from ._rows import canonical_rows, split_off
 from ._start import whitening_matrix
 
 __all__ = [
     "DivergedError",
+    "NotFiniteError",
     "TrainingResult",
     "canonical_rows",
     "choose_mixture",
     "fit_flow",
+    "fit_gaussian",
+    "fit_reverse_kl",
     "split_off",
     "whitening_matrix",
 ]

@@ -1,7 +1,7 @@
 """Invertible maps with tractable log-determinants (torch only)."""
 
 from ._autoregressive import MaskedAutoregressive
-from ._base import Composed, Transform
+from ._base import Composed, Inverse, Transform
 from ._coupling import Coupling
 from ._elementwise import CONDITIONER_BOUND, Affine, Transformer
 from ._image import FactorOut, PerPosition, checkerboard, squeeze_order
@@ -16,6 +16,7 @@ __all__ = [
     "Composed",
     "Coupling",
     "FactorOut",
+    "Inverse",
     "LULinear",
     "MaskedAutoregressive",
     "PerPosition",

@@ -12,18 +12,20 @@ from sklearn_flows.flows import Flow, Rows, conditional_spline_flow
 from sklearn_flows.nets import MADE, MLP
 from sklearn_flows.training._likelihood import Likelihood
 from sklearn_flows.training._optim import FlatParameters
-from sklearn_flows.transforms import Affine, Composed, Coupling, MaskedAutoregressive
+from sklearn_flows.transforms import Affine, Composed, Coupling, Inverse, MaskedAutoregressive
 
 N_CONTEXT = 3
 
 
 def affine_layers(n_features, generator):
-    """An affine coupling and an affine autoregressive layer that see the context, and one that doesn't."""
+    """An affine coupling and an affine autoregressive layer that see the context, also in inverse, and one that doesn't."""
     stays = torch.arange(n_features) % 2 == 1
     n_staying = int(stays.sum())
     mlp = MLP(n_staying, 2 * (n_features - n_staying), [9], "relu", generator, N_CONTEXT)
     made, blind = (MADE(n_features, 2, [8, 11], "tanh", generator, n_context) for n_context in (N_CONTEXT, 0))
+    turned = MADE(n_features, 2, [7, 10], "silu", generator, N_CONTEXT)
     layers = [Coupling(Affine(), mlp, stays), MaskedAutoregressive(Affine(), made), MaskedAutoregressive(Affine(), blind)]
+    layers.append(Inverse(MaskedAutoregressive(Affine(), turned)))
     return Flow(Composed(layers), StandardNormal(n_features))
 
 

@@ -13,7 +13,7 @@ from sklearn_flows.compiled._likelihood import CompiledLikelihood
 from sklearn_flows.compiled._program import MAX_ROWS
 from sklearn_flows.compiled._transform import CompiledTransform
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import Rows, glow, maf, realnvp, spline_flow
+from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import Likelihood
 from sklearn_flows.training._optim import FlatParameters
 
@@ -21,6 +21,7 @@ FAMILIES = {
     "spline-autoregressive": lambda **kwargs: spline_flow(layer="autoregressive", n_bins=5, tail_bound=3.0, **kwargs),
     "spline-coupling": lambda **kwargs: spline_flow(layer="coupling", n_bins=5, tail_bound=3.0, **kwargs),
     "maf": maf,
+    "iaf": iaf,
     "realnvp": realnvp,
     "glow": glow,
 }
@@ -251,7 +252,7 @@ if how == "switched off":
     os.environ["NUMBA_DISABLE_JIT"] = "1"
 import torch
 from sklearn_flows.compiled import compiled_flow
-from sklearn_flows.flows import Rows, maf
+from sklearn_flows.flows import Rows, iaf, maf
 if how == "broken":
     import sklearn_flows.compiled._transform as broken
     def fail(*arguments): raise OSError("no place for the cache")

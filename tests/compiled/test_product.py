@@ -80,9 +80,22 @@ def test_some_units_only(layer):
 def test_transposed(layer):
     x = np.full(layer.n_in * LANES, np.nan, layer.x.dtype)
     linear_transposed(
-        *(layer.parameters, 5, layer.n_in, layer.n_out, layer.stairs, layer.n_out, to_panels(layer.g), 0, x, 0),
+        *(layer.parameters, 5, layer.n_in, 0, layer.n_in, layer.n_out, layer.stairs, layer.n_out),
+        *(to_panels(layer.g), 0, x, 0),
     )
     np.testing.assert_allclose(x, to_panels(layer.weight.T @ layer.g[:, :LANES]), **layer.tolerance)
+
+
+def test_transposed_to_some_inputs_only(layer):
+    first, last = layer.n_in // 3, layer.n_in - layer.n_in // 4
+    x = np.full(layer.n_in * LANES, -7, layer.x.dtype)
+    linear_transposed(
+        *(layer.parameters, 5, layer.n_in, first, last, layer.n_out, layer.stairs, layer.n_out),
+        *(to_panels(layer.g), 0, x, 0),
+    )
+    expected = layer.weight.T @ layer.g[:, :LANES]
+    expected[:first], expected[last:] = -7, -7
+    np.testing.assert_allclose(x, to_panels(expected), **layer.tolerance)
 
 
 def test_gradients_of_weights_and_biases_are_added(layer, dtype):

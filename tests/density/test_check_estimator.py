@@ -17,6 +17,7 @@ from sklearn_flows import (
     BaggingDensity,
     ConditionalFlowDensity,
     GlowDensity,
+    IAFDensity,
     MAFDensity,
     MixtureDensity,
     NeuralSplineFlowDensity,
@@ -24,7 +25,7 @@ from sklearn_flows import (
     StackingDensity,
 )
 
-ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, RealNVPDensity, GlowDensity]
+ESTIMATORS = [NeuralSplineFlowDensity, MAFDensity, IAFDensity, RealNVPDensity, GlowDensity]
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5, "n_teachers": 0}
 SMALL_ESTIMATORS = [
     *(Density(**SMALL) for Density in ESTIMATORS),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from sklearn_flows import GlowDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.distributions import StandardNormal, StudentMixture
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
@@ -27,7 +27,7 @@ def ring():
     return np.stack([10 * np.cos(angle), np.sin(angle)], axis=1) + [0.5, 0.05] * rng.randn(600, 2)
 
 
-@pytest.fixture(params=[MAFDensity, NeuralSplineFlowDensity, RealNVPDensity, GlowDensity])
+@pytest.fixture(params=[MAFDensity, IAFDensity, NeuralSplineFlowDensity, RealNVPDensity, GlowDensity])
 def density(request):
     return request.param(random_state=0, **SETTINGS)
 

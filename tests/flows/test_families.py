@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import glow, maf, realnvp, spline_flow
-from sklearn_flows.transforms import LULinear
+from sklearn_flows.flows import glow, iaf, maf, realnvp, spline_flow
+from sklearn_flows.transforms import Inverse, LULinear
 
 NETWORK = {"hidden_layer_sizes": [6], "activation": "tanh"}
 SPLINE = {"n_bins": 4, "tail_bound": 3.0}
@@ -17,6 +17,7 @@ FAMILIES = {
     "spline-autoregressive": partial(spline_flow, layer="autoregressive", **NETWORK, **SPLINE),
     "spline-coupling": partial(spline_flow, layer="coupling", **NETWORK, **SPLINE),
     "maf": partial(maf, **NETWORK),
+    "iaf": partial(iaf, **NETWORK),
     "realnvp": partial(realnvp, **NETWORK),
     "glow": partial(glow, **NETWORK),
 }
@@ -128,3 +129,28 @@ def test_a_flow_without_features_is_a_point(family, generator):
     assert flow.log_prob(nothing).tolist() == [0.0, 0.0, 0.0]
     assert flow.to_latent(nothing).shape == (3, 0)
     assert flow.from_latent(nothing).shape == (3, 0)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 5])
+def test_iaf_is_the_inverse_of_a_maf_with_the_same_weights(n_features, generator, randomise):
+    identity = torch.eye(n_features)
+    mirrored = randomise(maf(identity, n_transforms=3, generator=generator, **NETWORK), generator, std=0.3)
+    flow = iaf(identity, n_transforms=3, generator=generator, **NETWORK).double()
+    # As built the whitening map is the identity. Of the rest, the layer that is next to the data in the one is next to the
+    # latents in the other.
+    first, *layers = mirrored.transform.transforms
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    for own, other in zip(flow.transform.transforms[1:], reversed(layers), strict=True):
+        part = own.transform if isinstance(own, Inverse) else own
+        part.load_state_dict(other.state_dict())
+    x = 2 * torch.randn(50, n_features, generator=generator, dtype=torch.float64)
+    z, log_det = flow.transform.forward(x)
+    expected_z, expected_log_det = mirrored.transform.inverse(x)
+    torch.testing.assert_close(z, expected_z, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_det, expected_log_det, rtol=1e-9, atol=1e-9)
+    back, log_det_back = flow.transform.inverse(x)
+    expected_back, expected_log_det_back = mirrored.transform.forward(x)
+    torch.testing.assert_close(back, expected_back, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_det_back, expected_log_det_back, rtol=1e-9, atol=1e-9)

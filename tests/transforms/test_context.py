@@ -6,7 +6,7 @@ import torch
 from sklearn_flows.distributions import StandardNormal
 from sklearn_flows.flows import Flow
 from sklearn_flows.nets import MADE, MLP
-from sklearn_flows.transforms import Affine, Composed, Coupling, LULinear, MaskedAutoregressive, Permutation
+from sklearn_flows.transforms import Affine, Composed, Coupling, Inverse, LULinear, MaskedAutoregressive, Permutation
 
 N_CONTEXT = 2
 
@@ -21,12 +21,16 @@ def coupling(n_features, generator):
     return Coupling(Affine(), MLP(n_staying, 2 * (n_features - n_staying), [6], "tanh", generator, N_CONTEXT), stays)
 
 
+def inverse(n_features, generator):
+    return Inverse(autoregressive(n_features, generator))
+
+
 def composed(n_features, generator):
     parts = [coupling(n_features, generator), Permutation(torch.arange(n_features).flip(0)), LULinear(n_features)]
     return Composed([*parts, autoregressive(n_features, generator)])
 
 
-@pytest.fixture(params=[autoregressive, coupling, composed], ids=lambda build: build.__name__)
+@pytest.fixture(params=[autoregressive, coupling, inverse, composed], ids=lambda build: build.__name__)
 def build(request):
     return request.param
 

@@ -19,7 +19,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_flows import GlowDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.utils import estimator_checks
 from sklearn_flows.utils._sklearn import check_sample_weight
 
@@ -39,6 +39,7 @@ FLOATS = [np.float64, np.float32]
     [
         NeuralSplineFlowDensity(**SMALL),
         MAFDensity(**SMALL, early_stopping=True),
+        IAFDensity(**SMALL),
         RealNVPDensity(**SMALL),
         GlowDensity(**SMALL),
         RealNVPDensity(n_teachers=0),

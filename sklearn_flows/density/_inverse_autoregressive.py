@@ -1,0 +1,182 @@
+"""Inverse autoregressive flows."""
+
+from ..flows import iaf
+from ._base import BaseFlowDensity
+
+
+class IAFDensity(BaseFlowDensity):
+    """Density of a table by an inverse autoregressive flow [1]_.
+
+    Several layers make rows of draws from a standard normal distribution: each column is shifted and scaled by amounts that a
+    neural network chooses from the draws for the columns before it. So drawing takes one pass of each network. To score a row,
+    its latents must be found one after another, and ``fit`` scores in every step: ``MAFDensity`` fits and scores faster.
+
+    Parameters
+    ----------
+    n_transforms : int, default=5
+        Number of nonlinear layers.
+    hidden_layer_sizes : tuple of int, default=(128, 128)
+        Width of each hidden layer of the conditioners.
+    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
+        Activation of the conditioners.
+    margins : {"auto", "linear", "bent", "smooth"}, default="auto"
+        What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
+        heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. "auto" tries these.
+    base : {"auto", "normal", "student", "mixture"}, default="auto"
+        What training starts from: a single Gaussian; a multivariate Student t distribution, whose tails the held-out rows
+        choose; or a mixture of these, whose number of components they choose too. Where none are held out, a Gaussian. "auto"
+        tries these.
+    n_teachers : int or "auto", default="auto"
+        How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
+        rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
+        than by learning from them directly, which is what 0 does. "auto" is 2 from 100 to 1,000 distinct rows, otherwise 0.
+    max_time : float, default=None
+        Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
+        how fast the machine is. None sets no limit.
+    max_iter : int or "auto", default="auto"
+        Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows;
+        where ``max_time`` is given, it sets no limit.
+    batch_size : int or "auto", default="auto"
+        Largest batch. "auto" chooses it from the number of rows.
+    learning_rate : float, default=1e-3
+        Peak of the learning rate.
+    weight_decay : float, default=1e-4
+        Decoupled weight decay on the weights of the networks.
+    early_stopping : bool or "auto", default="auto"
+        Whether to hold out rows, to stop when their likelihood no longer rises and to keep the weights of the best epoch.
+        "auto" does so from 100 distinct rows on, and where ``X_val`` is given.
+    validation_fraction : float, default=0.1
+        Share of the distinct rows to hold out.
+    n_iter_no_change : int or float, default=20
+        Patience: the number of epochs without a rise of the validation score after which to go back to the best epoch and on
+        with a fifth of the learning rate; after half as many without a rise, once more; then to stop. Infinity never stops, but
+        keeps the best epoch.
+    tol : float, default=1e-4
+        Smallest rise of the validation score that counts, in nats.
+    warm_start : bool, default=False
+        Whether a further ``fit`` goes on from the weights and the scaling of the last one.
+    verbose : int, default=0
+        0 is silent, 1 tells about ten times in a fit how it goes, 2 after every epoch. Before scikit-learn 1.9 a tqdm bar takes
+        the place of the lines where tqdm is installed; from 1.9 on, see ``sklearn.callback.ProgressBar`` for bars.
+    device : str, default="auto"
+        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flow lives on
+        the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights, the held-out rows and the order of the batches. Pass an int for reproducible fits.
+
+    Attributes
+    ----------
+    flow_ : Flow
+        The fitted flow over the encoded columns that vary, a ``torch.nn.Module`` in float64 on the CPU.
+    margins_ : str
+        What was done with the columns.
+    base_ : str
+        What training has started from.
+    n_teachers_ : int
+        How many times the mixture was fitted that the flow has learned from.
+    encoding_ : TableEncoding
+        The fitted map of the table's columns to the space of ``flow_``.
+    n_iter_ : int
+        Number of epochs, over all fits since the last cold start.
+    stop_reason_ : {"max_iter", "max_time", "early_stopping", "callback", "interrupted"}
+        Why the last fit ended.
+    batch_size_ : int
+        Largest batch of the last fit.
+    max_iter_ : int or None
+        Number of epochs that the last fit had planned; None if only its time was limited.
+    loss_curve_ : list of float
+        Mean negative log-likelihood of the training rows in each epoch, in nats in the units of ``X``.
+    validation_scores_ : list of float or None
+        Mean log-likelihood of the held-out rows after each epoch; None without held-out rows.
+    best_validation_score_ : float or None
+        Mean log-likelihood of the held-out rows under the weights that were kept; None without held-out rows.
+    n_features_in_ : int
+        Number of columns of ``X``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns. Defined only when ``X`` has column names that are all strings.
+
+    See Also
+    --------
+    MAFDensity : The same layers the other way round: fast to fit and to score.
+    RealNVPDensity : Affine coupling layers: fast both ways.
+    VariationalFlow : Fits the flow to a density that is known up to a factor, instead of rows; there drawing is what counts.
+
+    Notes
+    -----
+    Columns are standardised, a linear map whitens them by their shrunk covariance, and all other layers start as the identity:
+    training begins at a multivariate Gaussian and departs from it. Between two
+    layers the order of the columns is reversed.
+
+    The likelihood of a row asks for its latents, which follow from one another. Each unit of a network is computed once, when
+    all that it sees is known, so all columns together take the arithmetic of one pass. Gradients go back through the solution
+    in the reverse order, at the same cost.
+
+    References
+    ----------
+    .. [1] Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, "Improved Variational Inference with Inverse
+       Autoregressive Flow", NeurIPS 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sklearn_flows import IAFDensity
+    >>> X, _ = make_moons(500, noise=0.1, random_state=0)
+    >>> density = IAFDensity(max_iter=20, random_state=0).fit(X)
+    >>> density.score_samples(X[:2]).shape
+    (2,)
+    >>> density.sample(3, random_state=0).shape
+    (3, 2)
+    """
+
+    def __init__(
+        self,
+        n_transforms=5,
+        *,
+        hidden_layer_sizes=(128, 128),
+        activation="silu",
+        margins="auto",
+        base="auto",
+        n_teachers="auto",
+        max_time=None,
+        max_iter="auto",
+        batch_size="auto",
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        verbose=0,
+        device="auto",
+        random_state=None,
+    ):
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.margins = margins
+        self.base = base
+        self.n_teachers = n_teachers
+        self.max_time = max_time
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.device = device
+        self.random_state = random_state
+
+    def _build_flow(self, whitening, base, generator):
+        return iaf(
+            whitening,
+            n_transforms=self.n_transforms,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            activation=self.activation,
+            generator=generator,
+            base=base,
+        )
