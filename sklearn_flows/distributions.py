@@ -183,6 +183,8 @@ class StudentMixture(nn.Module):
     def _conditional_quantile(self, w: Tensor, distance: Tensor, i: int) -> Tensor:
         """Normal quantile of whitened coordinate ``i`` under each component, given those before."""
         heavy = self.df.isfinite()
+        if not heavy.any():
+            return w
         t = (w[heavy] / self._conditional_scale(distance, i)).double()
         df = self.df[heavy, None].double().numpy()
         lower = special.ndtri(np.maximum(special.stdtr(df + i, -t.abs().numpy()), np.finfo(np.float64).tiny))
@@ -193,6 +195,8 @@ class StudentMixture(nn.Module):
     def _conditional_value(self, u: Tensor, distance: Tensor, i: int) -> Tensor:
         """Undo ``_conditional_quantile``."""
         heavy = self.df.isfinite()
+        if not heavy.any():
+            return u.expand(self.n_components, -1)
         df = self.df[heavy, None].double().numpy()
         t = special.stdtrit(df + i, special.ndtr(-u.abs().double().numpy()))
         value = u.expand(self.n_components, -1).clone()
