@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -100,6 +101,15 @@ class StudentMixture(nn.Module):
         self.register_buffer("log_shares", shares.log().float())
         self.register_buffer("means", means.float())
         self.register_buffer("precisions_cholesky", precisions_cholesky.float())
+
+    @classmethod
+    def mean_of(cls, mixtures: Sequence[StudentMixture]) -> StudentMixture:
+        """Give the mean of the densities of several mixtures, which is one with all their components."""
+        shares = torch.cat([mixture.log_shares.exp() for mixture in mixtures]) / len(mixtures)
+        means, precisions_cholesky, df = (
+            torch.cat([getattr(mixture, name) for mixture in mixtures]) for name in ("means", "precisions_cholesky", "df")
+        )
+        return cls(shares, means, precisions_cholesky, df)
 
     def extra_repr(self) -> str:
         return f"n_components={self.n_components}, df={self.df.unique().tolist()}"

@@ -39,6 +39,7 @@ from ._defaults import (
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_EARLY_STOPPING,
+    MIN_ROWS_FOR_MIXTURES,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     default_base_of_images,
@@ -51,7 +52,7 @@ from ._defaults import (
 from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
-from ._teacher import N_PARTS, InterruptedTeacherError, Teacher
+from ._teacher import N_MIXTURES, N_PARTS, InterruptedTeacherError, Teacher
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -461,13 +462,38 @@ def _fit_base(base, train, validation, rng):
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
-    n_components = 1 if base == "student" else None
-    with one_thread_if_small(0):
-        mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
-    base = StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)
-    if base.n_components == 1 and mixture.df == np.inf:
-        return torch.as_tensor(mixture.precisions_cholesky[0]), None
-    return whitening, _as_whitened(base, whitening)
+    if base == "mixture" and len(train.values) > MIN_ROWS_FOR_MIXTURES:
+        start = _fit_mixtures(*_on_the_host(train), rng)
+    else:
+        n_components = 1 if base == "student" else None
+        with one_thread_if_small(0):
+            mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
+        start = _as_distribution(mixture)
+    if start.n_components == 1 and start.df.isinf().all():
+        return start.precisions_cholesky[0].double(), None
+    return whitening, _as_whitened(start, whitening)
+
+
+def _fit_mixtures(values, weight, rng):
+    """The mean of mixtures, each chosen by a tenth of the rows that it doesn't see."""
+    part = rng.permutation(len(values)) % N_PARTS
+    seeds = [draw_seed(rng) for _ in range(N_MIXTURES)]
+    mixtures = [None] * N_MIXTURES
+
+    def fit(k):
+        seen, judges = part != k, part == k
+        with one_thread_if_small(0):
+            mixture, _ = choose_mixture(
+                values[seen], weight[seen], values[judges], weight[judges], np.random.RandomState(seeds[k])
+            )
+        mixtures[k] = _as_distribution(mixture)
+
+    for_each(fit, N_MIXTURES, torch.get_num_threads())
+    return StudentMixture.mean_of(mixtures)
+
+
+def _as_distribution(mixture):
+    return StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)
 
 
 def _as_whitened(base, whitening):

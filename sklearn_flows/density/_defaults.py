@@ -11,6 +11,8 @@ MAX_STEPS = 10_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 1_000
 TEACHERS = 2
+# With more rows than these, a flow that starts from a mixture starts from the mean of several.
+MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
 DRAWS_PER_ROW = 100
 ENOUGH_DRAWS = 20_000

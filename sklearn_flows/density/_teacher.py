@@ -145,17 +145,14 @@ class Teacher:
             base, varies = member.flow_.base, encoding.varies
             if member.margins != "linear" or not varies.any() or (member.encoding_.varies != varies).any():
                 continue
-            if parts and sum(len(part[0]) for part in parts) + base.n_components > MAX_COMPONENTS:
+            if parts and sum(part.n_components for part in parts) + base.n_components > MAX_COMPONENTS:
                 break
             # z' = (x - loc') / scale' = factor * z + shift: P (z' - mu) = P factor (z - (mu - shift) / factor)
             (loc, scale), (loc_seen, scale_seen) = (_centres_and_widths(e) for e in (member.encoding_, encoding))
             factor, shift = scale_seen / scale, (loc_seen - loc) / scale
             means, precisions_cholesky = (base.means - shift) / factor, base.precisions_cholesky * factor
-            parts.append((base.log_shares.exp(), means, precisions_cholesky, base.df))
-        if not parts:
-            return None
-        shares, means, precisions_cholesky, df = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return StudentMixture(shares / shares.sum(), means, precisions_cholesky, df)
+            parts.append(StudentMixture(base.log_shares.exp(), means, precisions_cholesky, base.df))
+        return StudentMixture.mean_of(parts) if parts else None
 
     def draw(self, n_rows):
         """Draw rows that are no farther from the table than its columns are wide.
