@@ -11,6 +11,9 @@ MAX_STEPS = 10_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 1_000
 TEACHERS = 2
+# With so few rows, two tenths of them are too few to weight densities by.
+MAX_ROWS_FOR_MORE_TEACHERS = 300
+MORE_TEACHERS = 4
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -84,7 +87,9 @@ def default_n_teachers(n_rows):
     int
         Number of fits of each density.
     """
-    return TEACHERS if MIN_ROWS_FOR_EARLY_STOPPING <= n_rows <= MAX_ROWS_FOR_TEACHERS else 0
+    if not MIN_ROWS_FOR_EARLY_STOPPING <= n_rows <= MAX_ROWS_FOR_TEACHERS:
+        return 0
+    return MORE_TEACHERS if n_rows <= MAX_ROWS_FOR_MORE_TEACHERS else TEACHERS
 
 
 def default_n_draws(n_rows):
