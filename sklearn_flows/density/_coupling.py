@@ -38,7 +38,8 @@ class RealNVPDensity(BaseFlowDensity):
     n_teachers : int or "auto", default="auto"
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
         rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
-        than by learning from them directly, which is what 0 does. "auto" is 4 from 100 distinct rows on, 2 from 301 to 1,000 and 0 otherwise. Of
+        than by learning from them directly, which is what 0 does. "auto" is 4 from 100 distinct
+        rows on, 2 from 301 to 1,000 and 0 otherwise. Of
         images, always 0.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
