@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_flows import (
     BaggingDensity,
+    FlowOutlierDetector,
     MAFDensity,
     MixtureDensity,
     NeuralSplineFlowDensity,
@@ -30,6 +31,7 @@ SMALL_ESTIMATORS = [
     MAFDensity(base="mixture", early_stopping=True, **SMALL),
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
     StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
+    FlowOutlierDetector(),
 ]
 
 CHECK_IN_A_FRESH_INTERPRETER = """
