@@ -12,6 +12,7 @@ from ..training import canonical_rows
 from ..utils._random import MAX_SEED, draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
+from ._calibration import benjamini_hochberg, conformal_p_values
 from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
 
 # Tukey's inner fence: so many interquartile ranges under the lower quartile.
@@ -58,6 +59,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         The threshold: ``decision_function`` is ``score_samples`` less this.
     training_scores_ : ndarray of shape (n_samples,)
         Scores of the training rows, ascending.
+    calibration_scores_ : list of ndarray
+        For each part, ascending scores of its rows under the densities that haven't seen them. Empty with a single part.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -161,7 +164,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             members = list(Parallel(n_jobs=self.n_jobs, prefer="threads")(tasks))
         self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
-        self.training_scores_ = np.sort(self._part_scores(rows).mean(axis=0))
+        scores = self._part_scores(rows)
+        self.training_scores_ = np.sort(scores.mean(axis=0))
+        self.calibration_scores_ = [np.sort(scores[k, part == k]) for k in range(n_parts)] if n_parts > 1 else []
         self._set_offset(self.contamination)
         return self
 
@@ -255,3 +260,79 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             raise
         self._set_offset(contamination)
         return self
+
+    def p_values(self, X):
+        """Compute how often a normal row would score as low as each row does.
+
+        The score here is that of the densities that haven't seen a part of the table, compared with the scores of that part. If
+        the training rows are normal, and so is a new row, that is drawn as they were, then its p-value is at most
+        :math:`\\alpha` with a probability of at most :math:`\\alpha`, in finite samples and whatever the densities are worth
+        [1]_. This holds where the first part has 1,000 rows or more, and only it is compared with. With fewer rows all parts
+        are, in turn (cross-conformal p-values [2]_): what is proved then is :math:`2 \\alpha` for large tables [3]_, what is
+        found is about :math:`\\alpha`. Training rows have no valid p-values, and outliers among them make the p-values too
+        large.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            P-values, in (0, 1]; the lower, the more of an outlier.
+
+        Raises
+        ------
+        ValueError
+            If the detector has a single part.
+
+        References
+        ----------
+        .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; for outliers Laxhammar and Falkman,
+           "Conformal Prediction for Distribution-Independent Anomaly Detection in Streaming Vessel Data", 2010.
+        .. [2] Vovk, "Cross-Conformal Predictors", Annals of Mathematics and Artificial Intelligence 74, 2015.
+        .. [3] Vovk and Wang, "Combining P-Values via Averaging", Biometrika 107, 2020.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        if not self.calibration_scores_:
+            raise ValueError(
+                "There are no p-values with a single part, as each density has seen all rows. Fit with n_parts of 2 or more,"
+                f" and with 4 rows or more. Got n_parts={self.n_parts} and {len(self.training_scores_)} rows."
+            )
+        return conformal_p_values(self.calibration_scores_, self._part_scores(X))
+
+    def predict_fdr(self, X, alpha=0.05):
+        """Tell outliers from normal rows such that a share of at most ``alpha`` of the outliers found are normal, in the mean.
+
+        Benjamini's and Hochberg's procedure over ``p_values`` [1]_: how low a p-value must be depends on all rows of ``X``.
+        Conformal p-values depend on each other, as they share their calibration, but in a way that the procedure allows [2]_.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, not those of ``fit``.
+        alpha : float, default=0.05
+            The false discovery rate, in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            -1 for outliers, 1 for normal rows.
+
+        Raises
+        ------
+        ValueError
+            If ``alpha`` isn't between 0 and 1, or if the detector has a single part.
+
+        References
+        ----------
+        .. [1] Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B 57,
+           1995.
+        .. [2] Bates, Candès, Lei, Romano and Sesia, "Testing for Outliers with Conformal p-Values", Annals of Statistics 51,
+           2023.
+        """
+        if not isinstance(alpha, Real) or not 0 < alpha < 1:
+            raise ValueError(f"alpha must be a number between 0 and 1, the share of false discoveries. Got {alpha!r}.")
+        return np.where(benjamini_hochberg(self.p_values(X), alpha), -1, 1)
