@@ -2,12 +2,13 @@
 
 from .density import MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
 from .ensemble import BaggingDensity, StackingDensity
-from .outlier import FlowOutlierDetector
+from .outlier import FeatureSurpriseDisplay, FlowOutlierDetector
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BaggingDensity",
+    "FeatureSurpriseDisplay",
     "FlowOutlierDetector",
     "MAFDensity",
     "MixtureDensity",

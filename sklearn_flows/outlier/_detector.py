@@ -5,15 +5,17 @@ from numbers import Integral, Real
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..encoding import discrete_columns_warned_about
+from ..encoding import discrete_columns_warned_about, is_constant
 from ..training import canonical_rows
 from ..utils._random import MAX_SEED, draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
 from ._calibration import benjamini_hochberg, conformal_p_values
 from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
+from ._reasons import contributions, ordinary_ranges, repair, typical_values
 
 # Tukey's inner fence: so many interquartile ranges under the lower quartile.
 FENCE = 1.5
@@ -61,6 +63,10 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Scores of the training rows, ascending.
     calibration_scores_ : list of ndarray
         For each part, ascending scores of its rows under the densities that haven't seen them. Empty with a single part.
+    discrete_features_ : ndarray of shape (n_features,), dtype bool
+        Which columns hold few values, each many times, or only one.
+    typical_values_ : list of ndarray
+        For each column ascending values that ``explain`` tries.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -68,6 +74,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     See Also
     --------
+    FeatureSurpriseDisplay : A picture of ``explain``.
     sklearn.ensemble.IsolationForest : Isolates rows by random cuts.
     sklearn.neighbors.LocalOutlierFactor : Compares the density of a row with that of its neighbours.
 
@@ -164,6 +171,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             members = list(Parallel(n_jobs=self.n_jobs, prefer="threads")(tasks))
         self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
+        # Nothing lies between the values of a constant column either.
+        self.discrete_features_ = (steps > 0) | np.array([is_constant(x) for x in rows.T])
+        self.typical_values_ = typical_values(rows, self.discrete_features_)
         scores = self._part_scores(rows)
         self.training_scores_ = np.sort(scores.mean(axis=0))
         self.calibration_scores_ = [np.sort(scores[k, part == k]) for k in range(n_parts)] if n_parts > 1 else []
@@ -336,3 +346,49 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         if not isinstance(alpha, Real) or not 0 < alpha < 1:
             raise ValueError(f"alpha must be a number between 0 and 1, the share of false discoveries. Got {alpha!r}.")
         return np.where(benjamini_hochberg(self.p_values(X), alpha), -1, 1)
+
+    def explain(self, X):
+        """Say which columns make rows outliers, and which values would have been ordinary.
+
+        The column that gains most by another value, given all others, gets it; then the next, until the row scores like the
+        median of the training rows or no column gains a nat. The difference of the scores of the repaired row and of the row
+        itself is then divided exactly: it is the sum of differences between rows that differ in one column (Brook's lemma
+        [1]_), taken in the order of the repairs and in its reverse, and averaged. This needs nothing but scores, so it holds
+        for every density.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. Each costs some hundred scores for each column, so ask about the outliers only.
+
+        Returns
+        -------
+        reasons : Bunch
+            With these attributes:
+
+            contributions : ndarray of shape (n_samples, n_features)
+                What each column takes from the score, in nats; zero where its value was kept.
+            baseline : ndarray of shape (n_samples,)
+                Scores of the repaired rows: ``baseline - contributions.sum(axis=1)`` is ``score_samples(X)``.
+            repaired : ndarray of shape (n_samples, n_features)
+                The rows with the likeliest values instead of those that were repaired.
+            ranges : ndarray of shape (n_samples, n_features, 2)
+                Where the value of a repaired column would have been ordinary, given the others as repaired: ends of the region
+                of the highest conditional density that holds 95 %. NaN where the value was kept.
+
+        References
+        ----------
+        .. [1] Brook, "On the Distinction between the Conditional Probability and the Joint Probability Approaches in the
+           Specification of Nearest-Neighbour Systems", Biometrika 51, 1964.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+
+        def score_samples(X):
+            return self._part_scores(X).mean(axis=0)
+
+        values, discrete = self.typical_values_, self.discrete_features_
+        repaired, order = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
+        shares, baseline = contributions(score_samples, X, repaired, order)
+        ranges = ordinary_ranges(score_samples, repaired, order, values, discrete)
+        return Bunch(contributions=shares, baseline=baseline, repaired=repaired, ranges=ranges)
