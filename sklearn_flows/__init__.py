@@ -3,6 +3,7 @@
 from .conditional import ConditionalFlowDensity
 from .density import GlowDensity, IAFDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, RealNVPDensity
 from .ensemble import BaggingDensity, StackingDensity
+from .outlier import FeatureSurpriseDisplay, FlowOutlierDetector
 from .variational import ImportanceSample, VariationalFlow
 
 __version__ = "0.1.0"
@@ -10,6 +11,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BaggingDensity",
     "ConditionalFlowDensity",
+    "FeatureSurpriseDisplay",
+    "FlowOutlierDetector",
     "GlowDensity",
     "IAFDensity",
     "ImportanceSample",

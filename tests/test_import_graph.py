@@ -22,6 +22,7 @@ LAYERS = [
     {"cross_fitting"},
     {"density", "metrics"},
     {"conditional", "ensemble", "variational"},
+    {"outlier"},
 ]
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_ONLY = LAYERS[0] | LAYERS[1]

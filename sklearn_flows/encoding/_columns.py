@@ -386,3 +386,19 @@ def is_discrete(x):
     n_effective = n_rows**2 / np.square(counts, dtype=np.float64).sum()
     has_atom = counts.max() >= 5 and counts.max() > n_rows / 20
     return bool(has_atom or n_effective <= n_rows / 20 or (n_effective < 25 and n_effective <= n_rows / 2))
+
+
+def grid_step(x):
+    """Median distance between the values of a column that are next to each other.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples,)
+        Values, two different ones at least.
+
+    Returns
+    -------
+    float
+        The distance.
+    """
+    return float(np.median(np.diff(np.unique(x))))

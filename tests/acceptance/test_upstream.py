@@ -106,11 +106,6 @@ CALLBACKS = "sklearn.callback.tests.test_callback_support"
 
 # Upstream files whose subjects this package doesn't have yet.
 LATER = {
-    "sklearn.ensemble.tests.test_iforest": "outlier detection",
-    "sklearn.neighbors.tests.test_lof": "outlier detection",
-    "sklearn.covariance.tests.test_elliptic_envelope": "outlier detection",
-    "sklearn.svm.tests.test_svm": "outlier detection (its one-class tests)",
-    "sklearn.linear_model.tests.test_sgd": "outlier detection (its one-class tests)",
     "sklearn.impute.tests.test_common": "imputation",
     "sklearn.impute.tests.test_impute": "imputation",
 }

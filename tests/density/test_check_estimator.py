@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn_flows import (
     BaggingDensity,
     ConditionalFlowDensity,
+    FlowOutlierDetector,
     GlowDensity,
     IAFDensity,
     MAFDensity,
@@ -34,6 +35,7 @@ SMALL_ESTIMATORS = [
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
     ConditionalFlowDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, n_estimators=2),
     StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
+    FlowOutlierDetector(),
 ]
 
 CHECK_IN_A_FRESH_INTERPRETER = """

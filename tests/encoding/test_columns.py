@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sklearn_flows.encoding import ContinuousColumn, HeavyTailedColumn, SmoothColumn
+from sklearn_flows.encoding import ContinuousColumn, HeavyTailedColumn, SmoothColumn, grid_step
 from sklearn_flows.encoding._columns import (
     MAX_ENCODED,
     constant_column,
@@ -351,3 +351,7 @@ def test_far_values_of_a_smooth_column_stay_finite(not_normal):
     z, log_derivative = smooth(not_normal).encode(np.array([-1e300, 1e300, 1e20]))
     assert np.isfinite(z).all()
     assert not np.isnan(log_derivative).any()
+
+
+def test_a_grid_step_is_the_median_distance_of_neighbours():
+    assert grid_step(np.array([3.0, 1.0, 1.5, 1.0, 2.0, 9.0])) == 0.75

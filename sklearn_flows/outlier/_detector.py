@@ -1,0 +1,394 @@
+"""The detector: averaged log-densities, a threshold, and what is known about rows that no density has seen."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..encoding import discrete_columns_warned_about, is_constant
+from ..training import canonical_rows
+from ..utils._random import MAX_SEED, draw_seed
+from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
+from ..utils._state import fitted_attributes_restored_on_error
+from ._calibration import benjamini_hochberg, conformal_p_values
+from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
+from ._reasons import contributions, ordinary_ranges, repair, typical_values
+
+# Tukey's inner fence: so many interquartile ranges under the lower quartile.
+FENCE = 1.5
+# A log-density is at least this, so that means and differences of impossible rows are finite.
+LOWEST_LOG_DENSITY = -1e100
+
+
+class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+    """Outliers are rows of low density: a detector over the densities of this package.
+
+    The rows are divided into parts. For each part, densities are fitted to rows of the others, and the score of a row is the
+    mean of all log-densities. What each density leaves out serves to say how often a normal row scores as low.
+
+    Parameters
+    ----------
+    estimator : estimator object, default=None
+        The density to fit, with ``fit`` and ``score_samples``; scikit-learn's too. None stands for the package's own choice:
+        for each part two ``MixtureDensity`` with ``margins="bent"``, one of which sees discrete columns blurred, and one of a
+        single component.
+    n_parts : int, default=5
+        Number of parts. With 1 each density may see all rows, and there are no p-values. There are never more parts than pairs
+        of rows.
+    max_samples : int or "auto", default="auto"
+        Number of rows that a density is fitted to, drawn at random from those that it may see. "auto" is 1,000 for the
+        package's own choice and all of them for yours.
+    contamination : "auto" or float, default="auto"
+        Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
+        threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
+    n_jobs : int, default=None
+        Number of densities that are fitted at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend``
+        context; -1 means all processors.
+    random_state : int, RandomState instance or None, default=None
+        Source of the division into parts, of the rows drawn, of the noise on discrete columns and of the densities' seeds. Pass
+        an int for reproducible fits.
+
+    Attributes
+    ----------
+    estimators_ : list of list of estimator objects
+        The fitted densities: those that haven't seen the first part, the second, …
+    estimators_features_ : list of list of ndarray
+        The columns that each of them sees: all, unless the package chose the densities and the table has more than 40.
+    offset_ : float
+        The threshold: ``decision_function`` is ``score_samples`` less this.
+    training_scores_ : ndarray of shape (n_samples,)
+        Scores of the training rows, ascending.
+    calibration_scores_ : list of ndarray
+        For each part, ascending scores of its rows under the densities that haven't seen them. Empty with a single part.
+    discrete_features_ : ndarray of shape (n_features,), dtype bool
+        Which columns hold few values, each many times, or only one.
+    typical_values_ : list of ndarray
+        For each column ascending values that ``explain`` tries.
+    n_features_in_ : int
+        Number of columns of ``X``.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns. Defined only when ``X`` has column names that are all strings.
+
+    See Also
+    --------
+    FeatureSurpriseDisplay : A picture of ``explain``.
+    sklearn.ensemble.IsolationForest : Isolates rows by random cuts.
+    sklearn.neighbors.LocalOutlierFactor : Compares the density of a row with that of its neighbours.
+
+    Notes
+    -----
+    Training rows may hold outliers. Densities that see few rows are less likely to follow a group of them, and the mean of
+    logarithms, unlike that of densities, is low where only some of the densities know the row [2]_.
+
+    Discrete columns don't count as continuous ones. A density may be as high as it likes at values that repeat; so half of the
+    mixtures, and all densities that you choose, are fitted to rows with uniform noise of one grid step on such columns.
+
+    Rows are a set: their order doesn't matter.
+
+    References
+    ----------
+    .. [1] Tukey, "Exploratory Data Analysis", 1977.
+    .. [2] Zimek, Gaudet, Campello and Sander, "Subsampling for Efficient and Effective Unsupervised Outlier Detection
+       Ensembles", Proceedings of KDD, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_flows import FlowOutlierDetector
+    >>> X = np.random.RandomState(0).standard_normal((200, 2))
+    >>> detector = FlowOutlierDetector(random_state=0).fit(X)
+    >>> detector.predict([[0.0, 0.5], [4.0, -4.0]])
+    array([ 1, -1])
+    """
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "n_parts": [Interval(Integral, 1, None, closed="left")],
+        "max_samples": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, *, n_parts=5, max_samples="auto", contamination="auto", n_jobs=None, random_state=None):
+        self.estimator = estimator
+        self.n_parts = n_parts
+        self.max_samples = max_samples
+        self.contamination = contamination
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the densities and set the threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows, finite numbers.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : object
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If the input isn't a finite numeric table or if a density can't be fitted.
+        """
+        with fitted_attributes_restored_on_error(self):
+            return self._fit(X)
+
+    def _fit(self, X):
+        X = validate_data(self, X, dtype=np.float64, order="C")
+        rng = np.random.RandomState(draw_seed(self.random_state))
+        # Sorted, so that the order in which they came doesn't matter; equal ones stay apart, as they count for each other.
+        distinct, weight = canonical_rows(X, np.ones(len(X)))
+        rows = np.repeat(distinct, np.rint(weight * (len(X) / len(distinct))).astype(int), axis=0)
+        n_parts = min(self.n_parts, max(1, len(rows) // 2))
+        part = rng.permutation(len(rows)) % n_parts
+        kinds = default_kinds() if self.estimator is None else [(self.estimator, True)]
+        max_rows = self.max_samples
+        if max_rows == "auto":
+            max_rows = MAX_DEFAULT_ROWS if self.estimator is None else len(rows)
+        n_features, n_members = rows.shape[1], n_parts * len(kinds)
+        width = n_features if self.estimator is not None else max(MAX_DEFAULT_COLUMNS, -(-n_features // n_members))
+        features = draw_features(n_features, width, n_members, rng)
+        steps = grid_steps(rows)
+        tasks = []
+        for k in range(n_parts):
+            seen = rows if n_parts == 1 else rows[part != k]
+            for kind, blurred in kinds:
+                seed = np.random.RandomState(rng.randint(MAX_SEED))
+                tasks.append(delayed(fit_member)(clone(kind), seen, features[len(tasks)], steps * blurred, max_rows, seed))
+        with discrete_columns_warned_about():
+            members = list(Parallel(n_jobs=self.n_jobs, prefer="threads")(tasks))
+        self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
+        self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
+        # Nothing lies between the values of a constant column either.
+        self.discrete_features_ = (steps > 0) | np.array([is_constant(x) for x in rows.T])
+        self.typical_values_ = typical_values(rows, self.discrete_features_)
+        scores = self._part_scores(rows)
+        self.training_scores_ = np.sort(scores.mean(axis=0))
+        self.calibration_scores_ = [np.sort(scores[k, part == k]) for k in range(n_parts)] if n_parts > 1 else []
+        self._set_offset(self.contamination)
+        return self
+
+    def _set_offset(self, contamination):
+        if contamination == "auto":
+            low, high = np.percentile(self.training_scores_, [25, 75])
+            self.offset_ = low - FENCE * (high - low)
+        else:
+            self.offset_ = np.percentile(self.training_scores_, 100 * contamination)
+
+    def _part_scores(self, X):
+        """Mean log-density of each row under the densities that haven't seen each part, shape (n_parts, n_samples)."""
+        scores = np.zeros((len(self.estimators_), len(X)))
+        for score, members, features in zip(scores, self.estimators_, self.estimators_features_, strict=True):
+            for member, columns in zip(members, features, strict=True):
+                seen = X if len(columns) == X.shape[1] else X[:, columns]
+                score += np.maximum(member.score_samples(seen), LOWEST_LOG_DENSITY) / len(members)
+        return scores
+
+    def score_samples(self, X):
+        """Compute how normal each row is: the mean of its log-densities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Scores in nats, float64; the lower, the more of an outlier.
+        """
+        check_is_fitted(self)
+        return self._part_scores(validate_data(self, X, reset=False, dtype=np.float64)).mean(axis=0)
+
+    def decision_function(self, X):
+        """Compute how far each row is from the threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``: negative for outliers.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Tell outliers from normal rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            -1 for outliers, 1 for normal rows.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def set_contamination(self, contamination):
+        """Move the threshold without another fit.
+
+        Parameters
+        ----------
+        contamination : "auto" or float
+            As in the constructor.
+
+        Returns
+        -------
+        self : object
+            The detector, with a new ``contamination`` and ``offset_``.
+
+        Raises
+        ------
+        ValueError
+            If it is neither "auto" nor a number in (0, 0.5].
+        """
+        check_is_fitted(self)
+        given = self.contamination
+        self.contamination = contamination
+        try:
+            self._validate_params()
+        except ValueError:
+            self.contamination = given
+            raise
+        self._set_offset(contamination)
+        return self
+
+    def p_values(self, X):
+        """Compute how often a normal row would score as low as each row does.
+
+        The score here is that of the densities that haven't seen a part of the table, compared with the scores of that part. If
+        the training rows are normal, and so is a new row, that is drawn as they were, then its p-value is at most
+        :math:`\\alpha` with a probability of at most :math:`\\alpha`, in finite samples and whatever the densities are worth
+        [1]_. This holds where the first part has 1,000 rows or more, and only it is compared with. With fewer rows all parts
+        are, in turn (cross-conformal p-values [2]_): what is proved then is :math:`2 \\alpha` for large tables [3]_, what is
+        found is about :math:`\\alpha`. Training rows have no valid p-values, and outliers among them make the p-values too
+        large.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            P-values, in (0, 1]; the lower, the more of an outlier.
+
+        Raises
+        ------
+        ValueError
+            If the detector has a single part.
+
+        References
+        ----------
+        .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; for outliers Laxhammar and Falkman,
+           "Conformal Prediction for Distribution-Independent Anomaly Detection in Streaming Vessel Data", 2010.
+        .. [2] Vovk, "Cross-Conformal Predictors", Annals of Mathematics and Artificial Intelligence 74, 2015.
+        .. [3] Vovk and Wang, "Combining P-Values via Averaging", Biometrika 107, 2020.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        if not self.calibration_scores_:
+            raise ValueError(
+                "There are no p-values with a single part, as each density has seen all rows. Fit with n_parts of 2 or more,"
+                f" and with 4 rows or more. Got n_parts={self.n_parts} and {len(self.training_scores_)} rows."
+            )
+        return conformal_p_values(self.calibration_scores_, self._part_scores(X))
+
+    def predict_fdr(self, X, alpha=0.05):
+        """Tell outliers from normal rows such that a share of at most ``alpha`` of the outliers found are normal, in the mean.
+
+        Benjamini's and Hochberg's procedure over ``p_values`` [1]_: how low a p-value must be depends on all rows of ``X``.
+        Conformal p-values depend on each other, as they share their calibration, but in a way that the procedure allows [2]_.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, not those of ``fit``.
+        alpha : float, default=0.05
+            The false discovery rate, in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            -1 for outliers, 1 for normal rows.
+
+        Raises
+        ------
+        ValueError
+            If ``alpha`` isn't between 0 and 1, or if the detector has a single part.
+
+        References
+        ----------
+        .. [1] Benjamini and Hochberg, "Controlling the False Discovery Rate", Journal of the Royal Statistical Society B 57,
+           1995.
+        .. [2] Bates, Candès, Lei, Romano and Sesia, "Testing for Outliers with Conformal p-Values", Annals of Statistics 51,
+           2023.
+        """
+        if not isinstance(alpha, Real) or not 0 < alpha < 1:
+            raise ValueError(f"alpha must be a number between 0 and 1, the share of false discoveries. Got {alpha!r}.")
+        return np.where(benjamini_hochberg(self.p_values(X), alpha), -1, 1)
+
+    def explain(self, X):
+        """Say which columns make rows outliers, and which values would have been ordinary.
+
+        The column that gains most by another value, given all others, gets it; then the next, until the row scores like the
+        median of the training rows or no column gains a nat. The difference of the scores of the repaired row and of the row
+        itself is then divided exactly: it is the sum of differences between rows that differ in one column (Brook's lemma
+        [1]_), taken in the order of the repairs and in its reverse, and averaged. This needs nothing but scores, so it holds
+        for every density.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. Each costs some hundred scores for each column, so ask about the outliers only.
+
+        Returns
+        -------
+        reasons : Bunch
+            With these attributes:
+
+            contributions : ndarray of shape (n_samples, n_features)
+                What each column takes from the score, in nats; zero where its value was kept.
+            baseline : ndarray of shape (n_samples,)
+                Scores of the repaired rows: ``baseline - contributions.sum(axis=1)`` is ``score_samples(X)``.
+            repaired : ndarray of shape (n_samples, n_features)
+                The rows with the likeliest values instead of those that were repaired.
+            ranges : ndarray of shape (n_samples, n_features, 2)
+                Where the value of a repaired column would have been ordinary, given the others as repaired: ends of the region
+                of the highest conditional density that holds 95 %. NaN where the value was kept.
+
+        References
+        ----------
+        .. [1] Brook, "On the Distinction between the Conditional Probability and the Joint Probability Approaches in the
+           Specification of Nearest-Neighbour Systems", Biometrika 51, 1964.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+
+        def score_samples(X):
+            return self._part_scores(X).mean(axis=0)
+
+        values, discrete = self.typical_values_, self.discrete_features_
+        repaired, order = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
+        shares, baseline = contributions(score_samples, X, repaired, order)
+        ranges = ordinary_ranges(score_samples, repaired, order, values, discrete)
+        return Bunch(contributions=shares, baseline=baseline, repaired=repaired, ranges=ranges)

@@ -1,0 +1,4 @@
+import os
+
+# Pictures without a screen.
+os.environ["MPLBACKEND"] = "Agg"
