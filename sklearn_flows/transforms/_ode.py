@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._base import Transform
-from ._solver import solve_adaptively, solve_in_steps
+from ._solver import StepLimitError, solve_adaptively, solve_in_steps
 from ._vector_field import VectorField
 
 # Steps that a row may try, whatever the tolerance: fields that ask for more are not worth their cost.
@@ -75,6 +75,11 @@ class NeuralODE(Transform):
             Log-determinants of the map.
         n_evaluations : Tensor of shape (n_samples,)
             How often the field was computed for each row.
+
+        Raises
+        ------
+        StepLimitError
+            If a row can't be followed to the tolerance.
         """
         folded = self.field.fold()
 
@@ -84,9 +89,15 @@ class NeuralODE(Transform):
             return torch.cat([velocity, trace[:, None]], dim=-1)
 
         start = torch.cat([x, x.new_zeros(len(x), 1)], dim=-1)
-        end, n_evaluations = solve_adaptively(
-            derivative, start, t_start, t_end, rtol=self.rtol, atol=self.atol, max_steps=MAX_STEPS
-        )
+        rounding = 100 * torch.finfo(x.dtype).eps  # smaller errors than these can't be seen
+        tolerances = {"rtol": max(self.rtol, rounding), "atol": max(self.atol, rounding)}
+        try:
+            end, n_evaluations = solve_adaptively(derivative, start, t_start, t_end, **tolerances, max_steps=MAX_STEPS)
+        except StepLimitError as error:
+            raise StepLimitError(
+                f"The differential equation can't be solved to rtol={self.rtol} and atol={self.atol}: {error}. Raise rtol and"
+                " atol, or train a smoother field: with a lower learning_rate, or with kinetic_weight where there is one."
+            ) from error
         return end[:, :-1], end[:, -1], n_evaluations
 
     def forward_in_steps(

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import glow, iaf, maf, realnvp, spline_flow
+from sklearn_flows.flows import continuous_flow, glow, iaf, maf, realnvp, spline_flow
 from sklearn_flows.transforms import Inverse, LULinear
 
 NETWORK = {"hidden_layer_sizes": [6], "activation": "tanh"}

@@ -102,7 +102,7 @@ def test_agrees_with_zuko_given_the_same_weights(generator, randomise):
         x = 0.5 * torch.randn(50, n, generator=generator, dtype=torch.float64)
         z, log_det = transform.forward(x)
         expected_z, expected_log_det = peer.transform().call_and_ladj(x)
-    assert log_det.std() > 0.1
+    assert log_det.std() > 0.05
     torch.testing.assert_close(z, expected_z, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(log_det, expected_log_det, rtol=1e-4, atol=1e-4)
 
