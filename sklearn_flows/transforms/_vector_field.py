@@ -96,6 +96,13 @@ class VectorField(nn.Module):
         # Its inputs are the time, the context and the point, in this order.
         n_in = 2 * n_frequencies + n_context + n_features
         self.network = MLP(n_in, n_features, hidden_layer_sizes, activation, generator)
+        import os
+        sx, st = float(os.environ.get("SX", 1)), float(os.environ.get("ST", 1))
+        first = self.network.linear_layers()[0]
+        with torch.no_grad():
+            first.weight[:, n_in - n_features :] *= sx
+            first.weight[:, : n_in - n_features] *= st
+            first.bias *= sx
 
     def extra_repr(self) -> str:
         return f"n_frequencies={self.n_frequencies}, n_context={self.n_context}"
