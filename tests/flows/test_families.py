@@ -14,7 +14,6 @@ NETWORK = {"hidden_layer_sizes": [6], "activation": "tanh"}
 SPLINE = {"n_bins": 4, "tail_bound": 3.0}
 
 
-
 def continuous(whitening, *, n_transforms, generator, base=None):
     """A single equation, whatever the number of layers: it has none."""
     return continuous_flow(whitening, n_frequencies=1, rtol=1e-11, atol=1e-11, generator=generator, base=base, **NETWORK)

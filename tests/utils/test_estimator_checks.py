@@ -50,8 +50,8 @@ FLOATS = [np.float64, np.float32]
         IAFDensity(**SMALL),
         RealNVPDensity(**SMALL),
         GlowDensity(**SMALL),
-        FFJORDDensity((8,), n_solver_steps=1, max_iter=4),
-        FlowMatchingDensity((8,), max_iter=2),
+        FFJORDDensity((4,), n_solver_steps=1, base="normal", max_iter=2),
+        FlowMatchingDensity((4,), base="normal", max_iter=2),
         RealNVPDensity(n_teachers=0),
     ]
 )
