@@ -140,7 +140,7 @@ def _first_step(
     with torch.no_grad():
         size = y.abs()
         steepness = scaled(slope, size)
-        trial = 0.01 * (scaled(y, size) / steepness).nan_to_num(1e-6, posinf=1e-6).clamp(1e-6, length)
+        trial = 0.01 * (scaled(y, size) / steepness).nan_to_num(length, posinf=length).clamp(1e-6, length)
         change = scaled(at(y + trial[:, None] * slope, trial) - slope, size) / trial
         largest = torch.maximum(steepness, change)
         step = torch.where(largest > 1e-15, (0.01 / largest) ** 0.2, length).clamp_max(length)
