@@ -78,7 +78,8 @@ def speed(n_features, n_rows, n_rounds, widths):
     assert isinstance(ode, NeuralODE)
     with torch.no_grad():
         x = whitening.forward(torch.as_tensor(density.encoding_.encode(X[:n_rows])[0]))[0]
-    x = x[(x.abs() < 4).all(dim=1)]  # beyond, our field bends its inputs
+        z, _ = ode.forward(x)
+    x = x[(x.abs() < 3).all(dim=1) & (z.abs() < 3).all(dim=1)]  # farther out our field bends its inputs
     peer = same_flow_in_zuko(ode.field, n_features)
     # There data are at time 0.
     mirror = Inverse(ode)
@@ -176,7 +177,7 @@ def main():
     parser.add_argument("what", choices=["speed", "toys"])
     parser.add_argument("--n-features", type=int, nargs="+", default=[6, 21])
     parser.add_argument("--n-rows", type=int, default=1000)
-    parser.add_argument("--n-rounds", type=int, default=3)
+    parser.add_argument("--n-rounds", type=int, default=5)
     parser.add_argument("--hidden-layer-sizes", type=int, nargs="+", default=[64, 64])
     parser.add_argument("--toys", nargs="*", default=[])
     arguments = parser.parse_args()

@@ -39,7 +39,7 @@ def test_evaluations_are_those_of_the_tolerance(fitted, moons):
 
 def test_a_field_that_cannot_be_followed_is_an_error(fitted, moons, monkeypatch):
     monkeypatch.setattr("sklearn_flows.transforms._ode.MAX_STEPS", 2)
-    with pytest.raises(StepLimitError, match="more than 2 steps. Raise rtol and atol, or train a smoother field"):
+    with pytest.raises(StepLimitError, match=r"more than 2 steps\. Raise rtol and atol, or train a smoother field"):
         fitted.score_samples(moons)
     with pytest.raises(StepLimitError):
         fitted.sample(10, random_state=0)
