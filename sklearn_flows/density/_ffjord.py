@@ -38,7 +38,7 @@ class FFJORDDensity(BaseFlowDensity):
         straighter the ways, and the fewer evaluations a solution takes.
     rtol, atol : float, default=1e-7
         Tolerances of the adaptive solver: in each step the error of a whitened column, and of the log-density, is at most
-        ``atol`` plus ``rtol`` times its value. A hundred times more takes about 0.4 times as long. While it trains, the solver
+        ``atol`` plus ``rtol`` times its value. While it trains, the solver
         is content with what single precision can resolve.
     margins : {"linear", "bent", "smooth", "auto"}, default="bent"
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
