@@ -206,6 +206,19 @@ class Conditioner(nn.Module, ABC):
         """
 
 
+def check_context(context: Tensor | None, n_context: int) -> Tensor | None:
+    """Give back the context that a network needs: a network without inputs for it ignores it.
+
+    A wrong width must not pass: layers multiply the first few inputs, whatever comes after them.
+    """
+    if not n_context:
+        return None
+    width = "none" if context is None else f"shape {tuple(context.shape)}"
+    if context is None or context.shape[-1] != n_context:
+        raise ValueError(f"The context must have the shape (n_samples, {n_context}), but there is {width}.")
+    return context
+
+
 class FeedForward(Conditioner):
     """Linear layers with activations between them.
 
@@ -237,18 +250,6 @@ class FeedForward(Conditioner):
         """Weights and biases of the layers, in turn."""
         return [parameter for layer in self.linear_layers() for parameter in (layer.weight, layer.bias)]
 
-    def check_context(self, context: Tensor | None) -> Tensor | None:
-        """Give back the context that this network needs: a network without inputs for it ignores it.
-
-        A wrong width must not pass: layers multiply the first few inputs, whatever comes after them.
-        """
-        if not self.n_context:
-            return None
-        width = "none" if context is None else f"shape {tuple(context.shape)}"
-        if context is None or context.shape[-1] != self.n_context:
-            raise ValueError(f"The context must have the shape (n_samples, {self.n_context}), but there is {width}.")
-        return context
-
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the outputs of the last layer.
 
@@ -264,7 +265,7 @@ class FeedForward(Conditioner):
         Tensor of shape (..., n_samples, n_out)
             Outputs; in memory units come before samples.
         """
-        context = self.check_context(context)
+        context = check_context(context, self.n_context)
         inputs = x.mT if context is None else torch.cat([context.mT, x.mT], dim=-2)
         y: Tensor = _Network.apply(inputs, ACTIVATIONS[self.activation], self.linear_layers(), *self.parameter_list())
         return y.mT
@@ -522,7 +523,7 @@ class MADE(FeedForward):
         context : Tensor of shape (..., n_samples, n_context), default=None
             What all parameters may depend on.
         """
-        context = self.check_context(context)
+        context = check_context(context, self.n_context)
         *hidden_layers, output = self.linear_layers()
         activation = ACTIVATIONS[self.activation]
         members, n_samples = like.shape[:-2], like.shape[-2]

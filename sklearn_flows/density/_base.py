@@ -19,7 +19,16 @@ from ..distributions import StudentMixture
 from ..encoding import MARGINS, ImageEncoding, PixelLevels, TableEncoding, warn_about_discrete_columns
 from ..flows import Flow, Rows
 from ..nets import ACTIVATIONS
-from ..training import DivergedError, canonical_rows, choose_mixture, fit_flow, split_off, whitening_matrix
+from ..training import (
+    DivergedError,
+    canonical_rows,
+    choose_mixture,
+    fit_flow,
+    mean_evaluations,
+    split_off,
+    whitening_matrix,
+)
+from ..transforms import StepLimitError
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
 from ..utils._settings import check_layer_sizes, resolve_device
@@ -59,6 +68,8 @@ from ._teacher import N_MIXTURES, N_PARTS, InterruptedTeacherError, Teacher
 MIN_STEPS_FOR_COMPILED_KERNELS = 100
 # Rows encoded at once before training.
 ENCODING_CHUNK = 2**12
+# Rows that tell how often the field of a continuous flow is computed for one.
+MAX_ROWS_FOR_EVALUATIONS = 200
 
 
 class _Start(NamedTuple):
@@ -79,7 +90,14 @@ class _Start(NamedTuple):
 
 
 class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
-    """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``."""
+    """Density of a table by a normalizing flow; each final class says which flow in ``_build_flow``.
+
+    One that isn't trained by the likelihood in one pass of the flow says by what in ``_build_objective`` too.
+    """
+
+    # How often an epoch visits each row, and how many of the usual steps an automatic fit takes.
+    _n_visits = 1
+    _share_of_steps = 1.0
 
     _parameter_constraints = {
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
@@ -121,6 +139,23 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         Flow
             The flow, in float32 on the CPU.
         """
+
+    def _build_objective(self, flow, generator):
+        """Say what a flow is trained by.
+
+        Parameters
+        ----------
+        flow : Flow
+            What ``_build_flow`` has made.
+        generator : torch.Generator
+            Source of what training draws.
+
+        Returns
+        -------
+        ContinuousObjective or None
+            The objective; None is the likelihood.
+        """
+        return None
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
@@ -197,6 +232,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             flow = self._build_flow(*_fit_base(start.base, train, validation, rng), generator)
         device = train.values.device
         flow.to(device)
+        objective = self._build_objective(flow, generator)
+        loss_is_likelihood = objective is None or objective.loss_is_likelihood
 
         n_rows = len(train.values)
         n_distinct = n_rows // n_copies
@@ -208,15 +245,18 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         elif n_teachers:
             max_iter = EPOCHS_WITH_TEACHER
         else:
-            max_iter = default_max_iter(n_distinct, batch_size, start.early_stopping, n_copies)
+            max_iter = default_max_iter(
+                n_distinct, batch_size, start.early_stopping, n_copies * self._n_visits, self._share_of_steps
+            )
 
         losses_before = self.loss_curve_ if continues else []
         scores_before = (self.validation_scores_ or []) if continues else []
 
         def fitted_attributes(result):
-            losses = losses_before + [loss - start.units for loss in result.loss_curve]
+            units = start.units if loss_is_likelihood else 0.0
+            losses = losses_before + [loss - units for loss in result.loss_curve]
             scores = scores_before + [score + start.units_val for score in result.validation_scores]
-            return {
+            attributes = {
                 "base_": start.base,
                 "margins_": start.margins,
                 "n_teachers_": n_teachers,
@@ -230,12 +270,17 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 "validation_scores_": scores or None,
                 "best_validation_score_": result.best_score + start.units_val if scores else None,
             }
+            if objective is not None:
+                judges = validation or train
+                judges = Rows(judges.values[:MAX_ROWS_FOR_EVALUATIONS].cpu().double(), judges.weight)
+                attributes["n_function_evaluations_"] = mean_evaluations(attributes["flow_"], judges)
+            return attributes
 
-        n_steps = math.inf if max_iter is None else max_iter * math.ceil(n_rows / batch_size)
+        n_steps = math.inf if max_iter is None else max_iter * math.ceil(n_rows * self._n_visits / batch_size)
         n_threads = torch.get_num_threads()
         widest_layer = max(layer_widths(flow) if holds_images else [self.n_features_in_, *self.hidden_layer_sizes])
         with (
-            FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight) as progress,
+            FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight, loss_is_likelihood) as progress,
             one_thread_if_small(batch_size * widest_layer),
             torch.autocast(device.type, enabled=False),  # the caller may have switched it on
         ):
@@ -254,6 +299,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     tol=self.tol,
                     generator=generator,
                     n_compiled_threads=n_threads if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
+                    objective=objective,
+                    n_visits=self._n_visits,
                     on_epoch_end=lambda result: progress.end_epoch(
                         result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
                     ),
@@ -264,7 +311,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
                     f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
                 ) from error
-            attributes = fitted_attributes(result)
+            try:
+                attributes = fitted_attributes(result)
+            except StepLimitError as error:
+                raise ValueError(f"{type(self).__name__} has learned a field that nobody can follow. {error}") from error
             for name, value in attributes.items():
                 setattr(self, name, value)
             progress.end_fit(f"stopped after {result.n_iter} epochs ({result.stop_reason})", attributes)
@@ -369,6 +419,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 tol=self.tol,
                 generator=torch_generator(seed),
                 n_compiled_threads=torch.get_num_threads(),
+                objective=self._build_objective(flow, torch_generator(seed)),
+                n_visits=self._n_visits,
             )
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):

@@ -48,7 +48,7 @@ def default_batch_size(n_rows):
     return 2 ** min(10, max(5, round(math.log2(4 * math.sqrt(n_rows)))))
 
 
-def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1):
+def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_steps=1.0):
     """Epochs for a number of optimiser steps that grows with the number of rows.
 
     Parameters
@@ -61,6 +61,8 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1):
         Whether held-out rows tell when to stop.
     n_copies : int, default=1
         How often an epoch visits each of them.
+    share_of_steps : float, default=1.0
+        How many of the usual optimiser steps a family takes, whose steps cost more or less than usual.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1):
     if n_rows < MIN_ROWS_FOR_EARLY_STOPPING and not early_stopping:
         n_steps = STEPS_WITHOUT_STOPPING
     else:
-        n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows))
+        n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows)) * share_of_steps
     return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
 
 

@@ -1,6 +1,6 @@
 """Normalizing flows: a base distribution and a composition of transforms (torch only)."""
 
-from ._families import conditional_spline_flow, glow, iaf, maf, realnvp, spline_flow
+from ._families import conditional_spline_flow, continuous_flow, glow, iaf, maf, realnvp, spline_flow
 from ._flow import Flow
 from ._images import glow_of_images, realnvp_of_images
 from ._rows import Rows
@@ -9,6 +9,7 @@ __all__ = [
     "Flow",
     "Rows",
     "conditional_spline_flow",
+    "continuous_flow",
     "glow",
     "glow_of_images",
     "iaf",

@@ -21,10 +21,12 @@ from ..transforms import (
     Inverse,
     LULinear,
     MaskedAutoregressive,
+    NeuralODE,
     Permutation,
     RationalQuadraticSpline,
     Transform,
     Transformer,
+    VectorField,
 )
 from ._flow import Flow
 
@@ -313,6 +315,51 @@ def glow(
         lambda: [ActNorm(n_features), Permutation(torch.randperm(n_features, generator=generator)), LULinear(n_features)],
         base,
     )
+
+
+def continuous_flow(
+    whitening: Tensor,
+    *,
+    hidden_layer_sizes: Sequence[int],
+    activation: str,
+    n_frequencies: int,
+    rtol: float,
+    atol: float,
+    generator: torch.Generator,
+    base: Base | None = None,
+) -> Flow:
+    """Continuous normalizing flow [1]_ [2]_: the solution of a differential equation whose vector field is a network.
+
+    Parameters
+    ----------
+    whitening : Tensor of shape (n_features, n_features)
+        Lower-triangular start of the first linear map.
+    hidden_layer_sizes : sequence of int
+        Width of each hidden layer of the field.
+    activation : {"tanh", "silu", "gelu"}
+        Activation of the field.
+    n_frequencies : int
+        Number of frequencies of the time that the field sees.
+    rtol, atol : float
+        Tolerances of the solver.
+    generator : torch.Generator
+        Source of initial weights.
+    base : StudentMixture, default=None
+        Distribution of the whitened features that training starts from. None is the standard normal.
+
+    Returns
+    -------
+    Flow
+        The flow.
+
+    References
+    ----------
+    .. [1] Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, "FFJORD: Free-form Continuous Dynamics for Scalable Reversible
+       Generative Models", ICLR 2019.
+    .. [2] Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", ICLR 2023.
+    """
+    field = VectorField(whitening.shape[0], hidden_layer_sizes, activation, generator, n_frequencies)
+    return _stacked(whitening, [NeuralODE(field, rtol, atol)], lambda: [], base)
 
 
 def conditional_spline_flow(

@@ -1,5 +1,6 @@
 """From (flow, rows) to fitted weights: the loop, its optimiser, its stopping rule and the rows it takes."""
 
+from ._continuous import ContinuousLikelihood, FlowMatching, mean_evaluations
 from ._gaussian_fit import NotFiniteError, fit_gaussian
 from ._loop import DivergedError, TrainingResult, fit_flow
 from ._mixture import choose_mixture
@@ -8,7 +9,9 @@ from ._rows import canonical_rows, split_off
 from ._start import whitening_matrix
 
 __all__ = [
+    "ContinuousLikelihood",
     "DivergedError",
+    "FlowMatching",
     "NotFiniteError",
     "TrainingResult",
     "canonical_rows",
@@ -16,6 +19,7 @@ __all__ = [
     "fit_flow",
     "fit_gaussian",
     "fit_reverse_kl",
+    "mean_evaluations",
     "split_off",
     "whitening_matrix",
 ]

@@ -43,7 +43,7 @@ class Likelihood:
             The loss. It stays on the device: reading it would wait for the whole step.
         """
         total = rows.values.new_zeros(())
-        for part in batch.split(_rows_at_once(rows)):
+        for part in batch.split(rows_at_once(rows)):
             with self.workspace.round():
                 loss = -(rows.weight[part] * self.flow.log_prob(*rows.given(part))).sum() / len(batch)
                 torch.autograd.backward(loss)
@@ -53,10 +53,11 @@ class Likelihood:
     @torch.no_grad()
     def log_prob(self, rows: Rows) -> Tensor:
         """Log-density of rows, without gradients."""
-        size = _rows_at_once(rows)
+        size = rows_at_once(rows)
         parts = [slice(start, start + size) for start in range(0, len(rows.values), size)]
         return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])
 
 
-def _rows_at_once(rows: Rows) -> int:
+def rows_at_once(rows: Rows) -> int:
+    """Number of rows to take through a flow at once, for the sake of memory."""
     return max(1, min(ROWS_AT_ONCE, SCALARS_AT_ONCE // max(1, rows.values.shape[1])))

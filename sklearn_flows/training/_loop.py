@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..compiled import compiled_likelihood
 from ..flows import Flow, Rows
+from ._continuous import ContinuousObjective
 from ._early_stopping import EarlyStopping
 from ._likelihood import Likelihood
 from ._optim import AdamW, FlatParameters, warmup_cosine
@@ -80,9 +81,11 @@ def fit_flow(
     tol: float,
     generator: torch.Generator,
     n_compiled_threads: int = 0,
+    objective: ContinuousObjective | None = None,
+    n_visits: int = 1,
     on_epoch_end: Callable[[TrainingResult], bool] | None = None,
 ) -> TrainingResult:
-    """Train a flow by maximum likelihood.
+    """Train a flow, by maximum likelihood unless another objective is given.
 
     AdamW with warm-up and a cosine schedule over ``max_iter`` epochs or ``max_time``, whichever ends first; scored and kept is
     the moving average of the weights [1]_. Where the validation score no longer rises, training goes back to the best weights
@@ -119,6 +122,10 @@ def fit_flow(
         Source of the order of rows, a generator of the CPU.
     n_compiled_threads : int, default=0
         How many threads compiled kernels may use, where they can serve: worth their loading in long fits. 0 keeps to torch.
+    objective : ContinuousObjective, default=None
+        What takes the place of the likelihood's gradient. It must have been made of this flow.
+    n_visits : int, default=1
+        How often an epoch visits each row.
     on_epoch_end : callable or None
         Called with the result so far; a true answer ends training.
 
@@ -138,8 +145,10 @@ def fit_flow(
        Optimization 30(4), 1992.
     """
     parameters = FlatParameters(flow)
-    compiled = compiled_likelihood(flow, parameters, train, n_compiled_threads) if n_compiled_threads else None
-    likelihood = Likelihood(flow) if compiled is None else compiled
+    compiled = None
+    if n_compiled_threads and objective is None:
+        compiled = compiled_likelihood(flow, parameters, train, n_compiled_threads)
+    likelihood = objective or compiled or Likelihood(flow)
     optimiser = AdamW(parameters, weight_decay, is_compiled=compiled is not None)
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
@@ -148,14 +157,15 @@ def fit_flow(
         result.best_score = _mean_log_likelihood(likelihood, validation)
         stopping.update(0, result.best_score)
 
-    n_batches = math.ceil(len(train.values) / batch_size)
+    n_batches = math.ceil(len(train.values) * n_visits / batch_size)
     n_epochs = math.inf if max_iter is None else max_iter
     clock = _Clock(n_epochs * n_batches, max_time)
     step_scale, n_rollbacks, n_decays = 1.0, 0, 0
     try:
         while result.n_iter < n_epochs and result.stop_reason == "max_iter":
             epoch_start = parameters.values.clone(), averaged.clone()
-            order = torch.randperm(len(train.values), generator=generator).to(train.values.device)
+            visits = [torch.randperm(len(train.values), generator=generator) for _ in range(n_visits)]
+            order = torch.cat(visits).to(train.values.device)
             total: Tensor | float = 0.0
             n_seen = 0
             for i, batch in enumerate(order.tensor_split(n_batches)):
@@ -230,7 +240,7 @@ class _Clock:
         return self.max_time < math.inf and time.perf_counter() - self.start >= self.max_time
 
 
-def _mean_log_likelihood(likelihood: Likelihood | CompiledLikelihood, rows: Rows) -> float:
+def _mean_log_likelihood(likelihood: Likelihood | CompiledLikelihood | ContinuousObjective, rows: Rows) -> float:
     return float((rows.weight * likelihood.log_prob(rows)).sum(dtype=torch.float64)) / float(
         rows.weight.sum(dtype=torch.float64)
     )

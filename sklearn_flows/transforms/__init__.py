@@ -7,10 +7,14 @@ from ._elementwise import CONDITIONER_BOUND, Affine, Transformer
 from ._image import FactorOut, PerPosition, checkerboard, squeeze_order
 from ._linear import LULinear, Permutation
 from ._normalisation import ActNorm
+from ._ode import NeuralODE
+from ._solver import StepLimitError
 from ._spline import RationalQuadraticSpline, rational_quadratic_spline, spline_knots
+from ._vector_field import SMOOTH_ACTIVATIONS, VectorField
 
 __all__ = [
     "CONDITIONER_BOUND",
+    "SMOOTH_ACTIVATIONS",
     "ActNorm",
     "Affine",
     "Composed",
@@ -19,11 +23,14 @@ __all__ = [
     "Inverse",
     "LULinear",
     "MaskedAutoregressive",
+    "NeuralODE",
     "PerPosition",
     "Permutation",
     "RationalQuadraticSpline",
+    "StepLimitError",
     "Transform",
     "Transformer",
+    "VectorField",
     "checkerboard",
     "rational_quadratic_spline",
     "spline_knots",

@@ -19,12 +19,15 @@ class FitProgress:
         its own, a tqdm bar takes the place of the lines if tqdm is installed.
     X, y, sample_weight : array-like or None
         What ``fit`` was given, for callbacks that score.
+    loss_is_likelihood : bool, default=True
+        Whether the loss is the negative log-likelihood.
     """
 
-    def __init__(self, estimator, max_iter, verbose, X, y, sample_weight):
+    def __init__(self, estimator, max_iter, verbose, X, y, sample_weight, loss_is_likelihood=True):
         self.estimator = estimator
         self.max_iter = max_iter
         self.verbose = verbose
+        self.loss_is_likelihood = loss_is_likelihood
         self.bar = None if HAS_CALLBACKS or not verbose else _tqdm_bar(type(estimator).__name__, max_iter)
         # ScoringMonitor scores only where it is given a y; densities ignore it.
         self.data = {
@@ -54,6 +57,13 @@ class FitProgress:
             return str(n_iter).rstrip("0") in ("1", "2", "5")
         return n_iter % max(1, self.max_iter // 10) == 0
 
+    def _summary(self, fitted_attributes):
+        loss = fitted_attributes["loss_curve_"][-1]
+        summary = f"log-likelihood {-loss:.4f}" if self.loss_is_likelihood else f"loss {loss:.4f}"
+        if fitted_attributes["validation_scores_"] is not None:
+            summary += f", validation {fitted_attributes['validation_scores_'][-1]:.4f}"
+        return summary
+
     def _print(self, message):
         print(f"[{type(self.estimator).__name__}] {message}")
 
@@ -75,11 +85,11 @@ class FitProgress:
             Whether a callback asked to stop.
         """
         if self.bar is not None:
-            self.bar.set_postfix_str(_summary(fitted_attributes()), refresh=False)
+            self.bar.set_postfix_str(self._summary(fitted_attributes()), refresh=False)
             self.bar.update()
         elif self.verbose and (self.verbose > 1 or self._is_told(n_iter)):
             number = n_iter if self.max_iter is None else f"{n_iter}/{self.max_iter}"
-            self._print(f"epoch {number}: {_summary(fitted_attributes())}")
+            self._print(f"epoch {number}: {self._summary(fitted_attributes())}")
         if self.fit_context is None:
             return False
         asked_to_stop = self.epoch_context.call_on_fit_task_end(
@@ -108,13 +118,6 @@ class FitProgress:
             self.fit_context.call_on_fit_task_end(
                 estimator=self.estimator, reconstruction_attributes=fitted_attributes, **self.data
             )
-
-
-def _summary(fitted_attributes):
-    summary = f"log-likelihood {-fitted_attributes['loss_curve_'][-1]:.4f}"
-    if fitted_attributes["validation_scores_"] is not None:
-        summary += f", validation {fitted_attributes['validation_scores_'][-1]:.4f}"
-    return summary
 
 
 def _tqdm_bar(description, total):

@@ -16,6 +16,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn_flows import (
     BaggingDensity,
     ConditionalFlowDensity,
+    FFJORDDensity,
+    FlowMatchingDensity,
     FlowOutlierDetector,
     GlowDensity,
     IAFDensity,
@@ -34,6 +36,8 @@ SMALL_ESTIMATORS = [
     MAFDensity(base="mixture", early_stopping=True, **SMALL),
     BaggingDensity(MAFDensity(**SMALL), n_estimators=2),
     ConditionalFlowDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, n_estimators=2),
+    FFJORDDensity((8,), n_solver_steps=1, max_iter=5),
+    FlowMatchingDensity((8,), max_iter=2),
     StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
     FlowOutlierDetector(),
 ]

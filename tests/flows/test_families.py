@@ -7,11 +7,17 @@ import torch
 from scipy import stats
 
 from sklearn_flows.distributions import StudentMixture
-from sklearn_flows.flows import glow, iaf, maf, realnvp, spline_flow
-from sklearn_flows.transforms import Inverse, LULinear
+from sklearn_flows.flows import continuous_flow, glow, iaf, maf, realnvp, spline_flow
+from sklearn_flows.transforms import Inverse, LULinear, NeuralODE
 
 NETWORK = {"hidden_layer_sizes": [6], "activation": "tanh"}
 SPLINE = {"n_bins": 4, "tail_bound": 3.0}
+
+
+def continuous(whitening, *, n_transforms, generator, base=None):
+    """A single equation, whatever the number of layers: it has none."""
+    return continuous_flow(whitening, n_frequencies=1, rtol=1e-11, atol=1e-11, generator=generator, base=base, **NETWORK)
+
 
 FAMILIES = {
     "spline-autoregressive": partial(spline_flow, layer="autoregressive", **NETWORK, **SPLINE),
@@ -20,6 +26,7 @@ FAMILIES = {
     "iaf": partial(iaf, **NETWORK),
     "realnvp": partial(realnvp, **NETWORK),
     "glow": partial(glow, **NETWORK),
+    "continuous": continuous,
 }
 
 
@@ -36,6 +43,9 @@ def lower_triangular(n_features, generator):
 @pytest.mark.parametrize("n_features", [1, 2])
 def test_density_integrates_to_one(family, n_features, generator, randomise):
     flow = randomise(family(torch.eye(n_features), n_transforms=3, generator=generator), generator, std=0.3)
+    for part in flow.modules():
+        if isinstance(part, NeuralODE):
+            part.rtol = part.atol = 1e-5  # the grid is large
     # Trapezoids converge fast on smooth densities that vanish at the edge; spacing and reach leave 1e-4 here.
     reach, n_points = 32.0, 1200
     axis = torch.linspace(-reach, reach, n_points, dtype=torch.float64)

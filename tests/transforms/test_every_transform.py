@@ -16,10 +16,12 @@ from sklearn_flows.transforms import (
     Inverse,
     LULinear,
     MaskedAutoregressive,
+    NeuralODE,
     Permutation,
     PerPosition,
     RationalQuadraticSpline,
     Transform,
+    VectorField,
 )
 
 SPLINE = RationalQuadraticSpline(n_bins=4, tail_bound=4.0)
@@ -39,6 +41,12 @@ def coupling(transformer, activation, n_features, generator, n_context=0):
     n_staying = int(stays.sum())
     n_out = (n_features - n_staying) * transformer.n_parameters
     return Coupling(transformer, MLP(n_staying, n_out, [6], activation, generator, n_context), stays)
+
+
+def continuous(hidden_layer_sizes, activation, n_features, generator, n_context=0):
+    # The tolerance is what the checks below ask of maps without one.
+    field = VectorField(n_features, hidden_layer_sizes, activation, generator, n_frequencies=1, n_context=n_context)
+    return NeuralODE(field, rtol=1e-11, atol=1e-11)
 
 
 def shuffled(n_features, generator):
@@ -66,6 +74,7 @@ REGISTRY = [
     ("factor-out-in-context", lambda d, g: FactorOut(coupling(Affine(), "tanh", d - d // 2, g, N_CONTEXT), d - d // 2)),
     ("inverse-affine-autoregressive", lambda d, g: Inverse(autoregressive(Affine(), "tanh", d, g))),
     ("inverse-spline-coupling", lambda d, g: Inverse(coupling(SPLINE, "silu", d, g))),
+    ("continuous-in-context", lambda d, g: continuous([4], "tanh", d, g, N_CONTEXT)),
     ("composed-of-nothing", lambda d, g: Composed([])),
     ("maf", lambda d, g: Composed([LULinear(d), autoregressive(Affine(), "tanh", d, g), shuffled(d, g)])),
     ("spline-flow", lambda d, g: Composed([LULinear(d), coupling(SPLINE, "relu", d, g), shuffled(d, g), LULinear(d)])),

@@ -19,7 +19,15 @@ from sklearn.neighbors import KernelDensity
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows import (
+    FFJORDDensity,
+    FlowMatchingDensity,
+    GlowDensity,
+    IAFDensity,
+    MAFDensity,
+    NeuralSplineFlowDensity,
+    RealNVPDensity,
+)
 from sklearn_flows.utils import estimator_checks
 from sklearn_flows.utils._sklearn import check_sample_weight
 
@@ -42,6 +50,8 @@ FLOATS = [np.float64, np.float32]
         IAFDensity(**SMALL),
         RealNVPDensity(**SMALL),
         GlowDensity(**SMALL),
+        FFJORDDensity((4,), n_solver_steps=1, base="normal", max_iter=2),
+        FlowMatchingDensity((4,), base="normal", max_iter=2),
         RealNVPDensity(n_teachers=0),
     ]
 )

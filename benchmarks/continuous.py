@@ -1,0 +1,194 @@
+"""What continuous flows cost, beside zuko's, and how well they fit in two dimensions.
+
+    OMP_NUM_THREADS=1 python benchmarks/continuous.py speed
+    OMP_NUM_THREADS=1 python benchmarks/continuous.py toys
+
+``speed`` gives zuko's continuous flow with exact traces the weights of a fitted ``FFJORDDensity`` and scores the same rows with
+both at the same tolerances, in double precision and in turn (A B A B); then it takes steps of training with both, in single
+precision: ours through Runge-Kutta steps of equal size, zuko's through its adaptive solver and the adjoint equation, as its
+documentation does. The median counts. It prints the table of ``docs/families/ffjord.rst``.
+
+``toys`` fits continuous flows and a neural spline flow, at their defaults, to two-dimensional tables of 5,000 rows, and prints
+held-out log-likelihoods, the table of ``docs/families/flow_matching.rst``.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.datasets import make_moons
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_flows import FFJORDDensity, FlowMatchingDensity, NeuralSplineFlowDensity
+from sklearn_flows.flows import Rows
+from sklearn_flows.training import ContinuousLikelihood, FlowMatching
+from sklearn_flows.transforms import Inverse, NeuralODE
+
+RTOL, ATOL = 1e-5, 1e-6
+
+
+def table(n_features, n_rows):
+    """Rows on a bent sheet with noise."""
+    rng = np.random.RandomState(0)
+    sources = rng.normal(size=(n_rows, 3))
+    return np.sin(sources @ rng.normal(size=(3, n_features))) + 0.3 * rng.normal(size=(n_rows, n_features))
+
+
+def same_flow_in_zuko(field, n_features):
+    import zuko
+
+    widths = [layer.out_features for layer in field.network.linear_layers()[:-1]]
+    peer = zuko.flows.CNF(
+        n_features,
+        freqs=field.n_frequencies,
+        hidden_features=widths,
+        activation=torch.nn.SiLU,
+        rtol=RTOL,
+        atol=ATOL,
+        exact=True,
+    )
+    layers = [layer for layer in peer.transform.ode if hasattr(layer, "weight")]
+    with torch.no_grad():
+        for theirs, ours in zip(layers, field.network.linear_layers(), strict=True):
+            theirs.weight.copy_(ours.weight)
+            theirs.bias.copy_(ours.bias)
+    return peer
+
+
+def in_turn(tasks, n_rounds):
+    """Median seconds of the processor for each task, which other programs don't disturb; the first round doesn't count."""
+    seconds = {name: [] for name in tasks}
+    for i in range(n_rounds + 1):
+        for name, task in tasks.items():
+            start = time.process_time()
+            task()
+            if i > 0:
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def speed(n_features, n_rows, n_rounds, widths):
+    X = table(n_features, 4000)
+    start = {"base": "normal", "margins": "linear"}
+    density = FFJORDDensity(widths, rtol=RTOL, atol=ATOL, **start, max_iter=4, random_state=0).fit(X)
+    whitening, ode = density.flow_.transform.transforms
+    assert isinstance(ode, NeuralODE)
+    with torch.no_grad():
+        x = whitening.forward(torch.as_tensor(density.encoding_.encode(X[:n_rows])[0]))[0]
+        z, _ = ode.forward(x)
+    x = x[(x.abs() < 3).all(dim=1) & (z.abs() < 3).all(dim=1)]  # farther out our field bends its inputs
+    peer = same_flow_in_zuko(ode.field, n_features)
+    # There data are at time 0.
+    mirror = Inverse(ode)
+    ours, theirs = lambda: mirror.forward(x)[1], lambda: peer.transform().call_and_ladj(x)[1]
+    peer.double().eval()
+    with torch.no_grad():
+        difference = (ours() - theirs()).abs().max()
+        score = in_turn({"ours": ours, "zuko": theirs}, n_rounds)
+    batch = x[:256].float()
+    peer.float().train()
+    rows, every = Rows(batch, torch.ones(len(batch))), torch.arange(len(batch))
+    flow = density._build_flow(torch.eye(n_features), None, torch.Generator())
+    flow.load_state_dict(density.flow_.state_dict())
+    likelihood = ContinuousLikelihood(flow, density.n_solver_steps, "exact", density.kinetic_weight, torch.Generator())
+    matching = FlowMatching(flow, "independent", torch.Generator())
+    train = in_turn(
+        {
+            "ours": lambda: likelihood.add_gradient(rows, every),
+            "flow matching": lambda: matching.add_gradient(rows, every),
+            "zuko": lambda: (-peer().log_prob(batch).mean()).backward(),
+        },
+        n_rounds,
+    )
+    print(f"\n{n_features} columns, hidden layers {widths}, largest difference of log-determinants {difference:.0e}")
+    print(f"{density.n_function_evaluations_:.0f} evaluations per row")
+    print(f"  score, rows per second: zuko {len(x) / score['zuko']:8.0f}  here {len(x) / score['ours']:8.0f}")
+    print(
+        f"  train, rows per second: zuko {len(batch) / train['zuko']:8.0f}  likelihood {len(batch) / train['ours']:8.0f}"
+        f"  flow matching {len(batch) / train['flow matching']:8.0f}",
+        flush=True,
+    )
+
+
+def moons(n, rng):
+    return make_moons(n, noise=0.1, random_state=rng)[0]
+
+
+def eight_gaussians(n, rng):
+    angle = rng.randint(8, size=n) * np.pi / 4
+    return 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.2 * rng.normal(size=(n, 2))
+
+
+def checkerboard(n, rng):
+    x = rng.uniform(-4, 4, size=n)
+    return np.stack([x, 2 * (rng.uniform(size=n) - 2 * rng.randint(2, size=n) + np.floor(x) % 2)], axis=1)
+
+
+def pinwheel(n, rng):
+    radius, across = 1 + 0.3 * rng.normal(size=n), 0.1 * rng.normal(size=n)
+    angle = 2 * np.pi * rng.randint(5, size=n) / 5 + 0.25 * np.exp(radius)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return 2 * np.stack([radius * cos - across * sin, radius * sin + across * cos], axis=1)
+
+
+def two_spirals(n, rng):
+    angle = 3 * np.pi * np.sqrt(rng.uniform(size=n))
+    arm = np.stack([-np.cos(angle), np.sin(angle)], axis=1) * angle[:, None] + 0.5 * rng.uniform(size=(n, 2))
+    return rng.choice([-1, 1], size=(n, 1)) * arm / 3 + 0.1 * rng.normal(size=(n, 2))
+
+
+def rings(n, rng):
+    radius, angle = 0.75 * rng.randint(1, 5, size=n), rng.uniform(0, 2 * np.pi, size=n)
+    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.08 * rng.normal(size=(n, 2))
+
+
+TOYS = [moons, eight_gaussians, checkerboard, pinwheel, two_spirals, rings]
+
+
+def toys(names):
+    for draw in TOYS:
+        if names and draw.__name__ not in names:
+            continue
+        rng = np.random.RandomState(0)
+        X, X_test = draw(5000, rng), draw(5000, rng)
+        densities = {
+            "spline flow": NeuralSplineFlowDensity(random_state=0),
+            "FFJORD": FFJORDDensity(random_state=0),
+            "flow matching": FlowMatchingDensity(random_state=0),
+            "flow matching, normal base": FlowMatchingDensity(base="normal", random_state=0),
+        }
+        for name, density in densities.items():
+            start = time.process_time()
+            density.fit(X)
+            seconds = time.process_time() - start
+            evaluations = getattr(density, "n_function_evaluations_", None)
+            print(
+                f"{draw.__name__:<16}{name:<28}{density.score(X_test):8.3f}  fit {seconds:4.0f} s"
+                + ("" if evaluations is None else f"  {evaluations:.0f} evaluations"),
+                flush=True,
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "toys"])
+    parser.add_argument("--n-features", type=int, nargs="+", default=[6, 21])
+    parser.add_argument("--n-rows", type=int, default=1000)
+    parser.add_argument("--n-rounds", type=int, default=5)
+    parser.add_argument("--hidden-layer-sizes", type=int, nargs="+", default=[64, 64])
+    parser.add_argument("--toys", nargs="*", default=[])
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    torch.set_num_threads(1)
+    if arguments.what == "toys":
+        toys(arguments.toys)
+    else:
+        for n_features in arguments.n_features:
+            speed(n_features, arguments.n_rows, arguments.n_rounds, arguments.hidden_layer_sizes)
+
+
+if __name__ == "__main__":
+    main()
