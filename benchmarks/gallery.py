@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/gallery.py [--toys moons,rings,...] [--families MAFDensity,...] [--results FILE]
 
-Prints the tables of ``docs/families/comparison.rst``. Estimators have default parameters but ``random_state``. They are fitted to
-5,000 rows of each density of ``sklearn_flows.datasets`` and judged by 10,000 others; "truth" is the mean log-density of these
-under the density that they were drawn from. A family that is more than 0.1 nats behind the best of all is marked by a star.
-Times are those of one thread: seconds of a fit, which includes the trials that choose what it starts from, and thousands of rows
-scored and drawn per second.
+Prints the tables of ``docs/families/comparison.rst``. Estimators have default parameters but ``random_state``. They are fitted
+to 5,000 rows of each density of ``sklearn_flows.datasets`` and judged by 10,000 others; "truth" is the mean log-density of
+these under the density that they come from. A family that is more than 0.1 nats behind the best of all is marked by a star.
+Times are those of one thread: seconds of a fit, which includes the trials that choose what it starts from, and thousands of
+rows scored and drawn per second.
 
 With ``--results`` what is measured is kept in a file, and what is there already isn't measured again.
 """
