@@ -47,7 +47,7 @@ def estimators(families):
     from_gaussian = {
         f'{family}(base="normal")': clone(estimator).set_params(base="normal")
         for family, estimator in found.items()
-        if "base" in estimator.get_params()
+        if estimator.get_params().get("base", "normal") != "normal"
     }
     return found | from_gaussian
 
