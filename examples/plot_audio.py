@@ -211,10 +211,10 @@ class Player:
     """A sound that a page can play."""
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.content = base64.b64encode(Path(path).read_bytes()).decode()
 
     def _repr_html_(self):
-        return f'<audio controls src="data:audio/wav;base64,{base64.b64encode(self.path.read_bytes()).decode()}"></audio>'
+        return f'<audio controls src="data:audio/wav;base64,{self.content}"></audio>'
 
 
 Player("plot_audio.wav")
