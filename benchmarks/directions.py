@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/directions.py
 
-Prints the tables of costs of ``docs/families/comparison.rst`` and ``docs/families/iaf.rst``. Flows have the default sizes; they
-take turns, and the median of their times counts. On kernels compiled for the CPU, which serve by themselves where there is much
-to do, and on torch alone, as on other devices.
+Prints the tables of costs of ``docs/families/comparison.rst`` and ``docs/families/iaf.rst``. Flows have the default sizes. They
+take turns, and what counts is the median of their times on the processor, which a busy machine changes little. On kernels
+compiled for the CPU, which serve by themselves where there is much to do, and on torch alone, as on other devices.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def medians_in_turn(tasks, n_rounds):
     seconds = {name: [] for name in tasks}
     for i in range(n_rounds + 1):
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = time.process_time()
             task()
             if i > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -6,8 +6,8 @@ Prints the tables of ``docs/families/comparison.rst``. Estimators have default p
 default may start from a mixture are fitted a second time from a Gaussian (``base="normal"``), which shows what their layers can
 do. They are fitted to 5,000 rows of each density of ``sklearn_flows.datasets`` and judged by 10,000 others; "truth" is the mean
 log-density of these under the density that they come from. What is more than 0.1 nats behind the best of all is marked by a
-star. Times are those of one thread: seconds of a fit, which includes the trials that choose what it starts from, and thousands
-of rows scored and drawn per second.
+star. Times are those of one thread, as the processor counts them, so that a busy machine makes little difference: seconds of a
+fit, which includes the trials that choose what it starts from, and thousands of rows scored and drawn per second.
 
 With ``--results`` what is measured is kept in a file, and what is there already isn't measured again.
 """
@@ -31,6 +31,7 @@ import sklearn_flows
 from sklearn_flows.datasets import TOY_DENSITIES
 
 FAMILIES = [
+    "MixtureDensity",
     "NeuralSplineFlowDensity",
     "MAFDensity",
     "IAFDensity",
@@ -70,9 +71,9 @@ def measure(density, toy):
 
 
 def timed(call):
-    start = time.perf_counter()
+    start = time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def print_tables(results, toys, names):
