@@ -12,6 +12,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ._parallel import for_each
 from .encoding import discrete_columns_warned_about
 from .utils._random import MAX_SEED
+from .utils._threads import one_thread_for_blas
 
 # Steps of expectation-maximisation, and the change of a weight that ends them.
 MAX_EM_STEPS = 1000
@@ -67,7 +68,7 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         if verbose:
             print(f"[{type(member).__name__}] member {i + 1} of {len(members)} is fitted")
 
-    with discrete_columns_warned_about():
+    with discrete_columns_warned_about(), one_thread_for_blas():
         for_each(fit, len(members), torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs))
 
 

@@ -33,7 +33,7 @@ from ..utils._sklearn import (
     fit_context,
 )
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
-from ..utils._threads import one_thread_if_small
+from ..utils._threads import one_thread_for_blas, one_thread_if_small
 from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
@@ -184,7 +184,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
             if n_teachers:
                 try:
-                    start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
+                    with one_thread_for_blas():
+                        start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
                 except InterruptedTeacherError as interruption:
                     return self._become(interruption.best)
             else:

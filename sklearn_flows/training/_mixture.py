@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 # covariance counts for, in units of the dimension (infinity: all share one covariance); how far that covariance is drawn to its
 # diagonal.
 MAX_COMPONENTS = 64
-PRIOR_ROWS = (1.0, 5.0, math.inf)
+PRIOR_ROWS = (0.5, 5.0, math.inf)
 DIAGONAL_SHARES = (3e-5, 0.003, 0.03, 0.2)
 # Where rows are few, a component for each is tried too, all of one shape: a kernel density estimate, of these bandwidths.
 BANDWIDTHS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7)
@@ -91,12 +91,16 @@ def _log_sum_exp(log_joint: Floats) -> Floats:
 
 
 def _kmeans(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> npt.NDArray[np.intp]:
-    """Group of each row, by k-means after k-means++."""
+    """Group of each row, by k-means after greedy k-means++: of several rows drawn the best becomes the next centre."""
+    n_drawn = 2 + int(math.log(n_components))
     centres = Z[[_draw(weight, rng)]]
     distance = np.square(Z - centres[0]).sum(axis=1)
+    squares = np.square(Z).sum(axis=1)
     for _ in range(n_components - 1):
-        centres = np.vstack([centres, Z[_draw(weight * distance, rng)]])
-        distance = np.minimum(distance, np.square(Z - centres[-1]).sum(axis=1))
+        drawn = Z[[_draw(weight * distance, rng) for _ in range(n_drawn)]]
+        distances = np.minimum(distance, np.maximum(squares - 2 * drawn @ Z.T + np.square(drawn).sum(axis=1)[:, None], 0))
+        best = int((distances @ weight).argmin())
+        centres, distance = np.vstack([centres, drawn[best]]), distances[best]
     for _ in range(KMEANS_STEPS):
         group = (np.square(centres).sum(axis=1) - 2 * Z @ centres.T).argmin(axis=1)
         members = (group == np.arange(n_components)[:, None]) * weight

@@ -46,6 +46,14 @@ class _SharedLimit:
 _blas_limit = _SharedLimit()
 
 
+def one_thread_for_blas():
+    """Keep the products of numpy on one thread, where several threads work on a computation already.
+
+    Threads of BLAS that wait for work keep their cores busy, which the others need.
+    """
+    return _blas_limit.hold()
+
+
 @contextmanager
 def one_thread_if_small(n_scalars):
     """Keep small kernels on one thread.
