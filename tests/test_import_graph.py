@@ -16,7 +16,7 @@ LAYERS = [
     {"transforms", "nets", "distributions", "_workspace", "_parallel"},
     {"flows"},
     {"compiled"},
-    {"utils"},
+    {"utils", "datasets"},
     {"encoding"},
     {"training"},
     {"cross_fitting"},

@@ -71,10 +71,11 @@ def _coupling_layers(
     hidden_layer_sizes: Sequence[int],
     activation: str,
     generator: torch.Generator,
+    n_context: int = 0,
 ) -> list[Transform]:
     layers: list[Transform] = []
     for i in range(n_transforms):
-        # Alternating halves, interleaved; a single feature has nothing to be conditioned on and always moves.
+        # Alternating halves, interleaved; a single feature has no other to be conditioned on and always moves.
         stays = (torch.arange(n_features) % 2 == i % 2) & (n_features > 1)
         n_staying = int(stays.sum())
         conditioner = MLP(
@@ -83,6 +84,7 @@ def _coupling_layers(
             hidden_layer_sizes,
             activation,
             generator,
+            n_context,
         )
         layers.append(Coupling(transformer, conditioner, stays))
     return layers
@@ -278,6 +280,7 @@ def glow(
     activation: str,
     generator: torch.Generator,
     base: Base | None = None,
+    n_context: int = 0,
 ) -> Flow:
     """Glow [1]_ for tables: affine coupling layers, with a scale and shift, a random permutation and an LU-linear map between.
 
@@ -297,6 +300,9 @@ def glow(
         Source of initial weights and permutations.
     base : StudentMixture, default=None
         Distribution of the whitened features that training starts from. None is the standard normal.
+    n_context : int, default=0
+        Width of a context that all couplings see besides the features that stay, as in WaveGlow [2]_ (section 2.1). Training
+        starts from a density that doesn't depend on it.
 
     Returns
     -------
@@ -306,9 +312,10 @@ def glow(
     References
     ----------
     .. [1] Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, section 3 and table 1.
+    .. [2] Prenger, Valle and Catanzaro, "WaveGlow: A Flow-based Generative Network for Speech Synthesis", ICASSP 2019.
     """
     n_features = whitening.shape[0]
-    layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator)
+    layers = _coupling_layers(Affine(), n_features, n_transforms, hidden_layer_sizes, activation, generator, n_context)
     return _stacked(
         whitening,
         layers,

@@ -164,3 +164,24 @@ def test_iaf_is_the_inverse_of_a_maf_with_the_same_weights(n_features, generator
     expected_back, expected_log_det_back = mirrored.transform.forward(x)
     torch.testing.assert_close(back, expected_back, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(log_det_back, expected_log_det_back, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_glow_in_context_is_a_density_in_each_context_and_starts_without_need_of_it(n_features, generator, randomise):
+    whitening = lower_triangular(n_features, generator)
+    flow = glow(whitening, n_transforms=3, generator=generator, n_context=2, **NETWORK).double()
+    contexts = torch.tensor([[-1.0, 0.5], [2.0, 0.0], [2.0, 1.0]], dtype=torch.float64)
+    x = torch.randn(3, n_features, generator=generator, dtype=torch.float64)
+    without = glow(whitening, n_transforms=3, generator=generator, **NETWORK).double()
+    torch.testing.assert_close(flow.log_prob(x, contexts), without.log_prob(x), rtol=1e-6, atol=1e-6)
+
+    randomise(flow, generator, std=0.3)
+    axis = torch.linspace(-16, 16, 600, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[axis] * n_features).reshape(-1, n_features)
+    with torch.no_grad():
+        densities = [flow.log_prob(grid, context.expand(len(grid), -1)).exp() for context in contexts]
+    for density in densities:
+        assert float(density.sum() * (axis[1] - axis[0]) ** n_features) == pytest.approx(1.0, abs=1e-3)
+    assert not torch.allclose(densities[0], densities[1], atol=1e-2)
+    assert not torch.allclose(densities[1], densities[2], atol=1e-2)
+    torch.testing.assert_close(flow.from_latent(flow.to_latent(x, contexts), contexts), x, rtol=1e-9, atol=1e-9)
