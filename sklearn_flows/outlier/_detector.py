@@ -3,11 +3,11 @@
 from numbers import Integral, Real
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..cross_fitting import in_threads
 from ..encoding import discrete_columns_warned_about, is_constant
 from ..training import canonical_rows
 from ..utils._random import MAX_SEED, draw_seed
@@ -45,8 +45,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
     n_jobs : int, default=None
-        Number of densities that are fitted at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend``
-        context; -1 means all processors.
+        Number of densities that are fitted, or score, at the same time, in threads. None means as many as torch has threads,
+        -1 all processors.
     random_state : int, RandomState instance or None, default=None
         Source of the division into parts, of the rows drawn, of the noise on discrete columns and of the densities' seeds. Pass
         an int for reproducible fits.
@@ -161,14 +161,17 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         width = n_features if self.estimator is not None else max(MAX_DEFAULT_COLUMNS, -(-n_features // n_members))
         features = draw_features(n_features, width, n_members, rng)
         steps = grid_steps(rows)
-        tasks = []
-        for k in range(n_parts):
-            seen = rows if n_parts == 1 else rows[part != k]
-            for kind, blurred in kinds:
-                seed = np.random.RandomState(rng.randint(MAX_SEED))
-                tasks.append(delayed(fit_member)(clone(kind), seen, features[len(tasks)], steps * blurred, max_rows, seed))
+        seeds = rng.randint(MAX_SEED, size=n_members)
+        members = [clone(kind) for _ in range(n_parts) for kind, _ in kinds]
+
+        def fit(i):
+            part_of_member, kind = divmod(i, len(kinds))
+            seen = rows if n_parts == 1 else rows[part != part_of_member]
+            blur = steps * kinds[kind][1]
+            fit_member(members[i], seen, features[i], blur, max_rows, np.random.RandomState(seeds[i]))
+
         with discrete_columns_warned_about():
-            members = list(Parallel(n_jobs=self.n_jobs, prefer="threads")(tasks))
+            in_threads(fit, n_members, self.n_jobs)
         self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         # Nothing lies between the values of a constant column either.
@@ -189,12 +192,16 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     def _part_scores(self, X):
         """Mean log-density of each row under the densities that haven't seen each part, shape (n_parts, n_samples)."""
-        scores = np.zeros((len(self.estimators_), len(X)))
-        for score, members, features in zip(scores, self.estimators_, self.estimators_features_, strict=True):
-            for member, columns in zip(members, features, strict=True):
-                seen = X if len(columns) == X.shape[1] else X[:, columns]
-                score += np.maximum(member.score_samples(seen), LOWEST_LOG_DENSITY) / len(members)
-        return scores
+        members = [member for members in self.estimators_ for member in members]
+        features = [columns for features in self.estimators_features_ for columns in features]
+        log_densities = np.empty((len(members), len(X)))
+
+        def score(i):
+            seen = X if len(features[i]) == X.shape[1] else X[:, features[i]]
+            log_densities[i] = np.maximum(members[i].score_samples(seen), LOWEST_LOG_DENSITY)
+
+        in_threads(score, len(members), self.n_jobs)
+        return log_densities.reshape(len(self.estimators_), -1, len(X)).mean(axis=1)
 
     def score_samples(self, X):
         """Compute how normal each row is: the mean of its log-densities.

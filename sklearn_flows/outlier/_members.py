@@ -96,14 +96,9 @@ def fit_member(member, rows, features, steps, max_rows, rng):
         Number of rows to fit to, at most.
     rng : RandomState instance
         Source of the choice, of the noise and of the density's own randomness.
-
-    Returns
-    -------
-    estimator object
-        The fitted density.
     """
     set_random_states(member, rng)
     chosen = rows[np.ix_(rng.permutation(len(rows))[:max_rows], features)]
     if steps.any():
         chosen += steps[features] * (rng.random_sample(chosen.shape) - 0.5)
-    return member.fit(chosen)
+    member.fit(chosen)
