@@ -15,7 +15,7 @@ from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
 from ._calibration import benjamini_hochberg, conformal_p_values
 from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
-from ._reasons import contributions, ordinary_ranges, repair, typical_values
+from ._reasons import ordinary_ranges, repair, typical_values
 
 # Tukey's inner fence: so many interquartile ranges under the lower quartile.
 FENCE = 1.5
@@ -358,10 +358,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         """Say which columns make rows outliers, and which values would have been ordinary.
 
         The column that gains most by another value, given all others, gets it; then the next, until the row scores like the
-        median of the training rows or no column gains a nat. The difference of the scores of the repaired row and of the row
-        itself is then divided exactly: it is the sum of differences between rows that differ in one column (Brook's lemma
-        [1]_), taken in the order of the repairs and in its reverse, and averaged. This needs nothing but scores, so it holds
-        for every density.
+        median of the training rows or no column gains a nat. What each gained adds up to the difference of the scores of the
+        repaired row and of the row itself: the difference of two log-densities is the sum of those between rows that differ in
+        one column (Brook's lemma [1]_). This needs nothing but scores, so it holds for every density.
 
         Parameters
         ----------
@@ -374,7 +373,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             With these attributes:
 
             contributions : ndarray of shape (n_samples, n_features)
-                What each column takes from the score, in nats; zero where its value was kept.
+                What each column takes from the score, in nats: what its new value gained, so never less than 1, or 0 where its
+                value was kept.
             baseline : ndarray of shape (n_samples,)
                 Scores of the repaired rows: ``baseline - contributions.sum(axis=1)`` is ``score_samples(X)``.
             repaired : ndarray of shape (n_samples, n_features)
@@ -395,7 +395,6 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             return self._part_scores(X).mean(axis=0)
 
         values, discrete = self.typical_values_, self.discrete_features_
-        repaired, order = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
-        shares, baseline = contributions(score_samples, X, repaired, order)
-        ranges = ordinary_ranges(score_samples, repaired, order, values, discrete)
-        return Bunch(contributions=shares, baseline=baseline, repaired=repaired, ranges=ranges)
+        repaired, contributions, baseline = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
+        ranges = ordinary_ranges(score_samples, repaired, contributions > 0, values, discrete)
+        return Bunch(contributions=contributions, baseline=baseline, repaired=repaired, ranges=ranges)
