@@ -283,11 +283,11 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
         The score here is that of the densities that haven't seen a part of the table, compared with the scores of that part. If
         the training rows are normal, and so is a new row, that is drawn as they were, then its p-value is at most
-        :math:`\\alpha` with a probability of at most :math:`\\alpha`, in finite samples and whatever the densities are worth
-        [1]_. This holds where the first part has 1,000 rows or more, and only it is compared with. With fewer rows all parts
-        are, in turn (cross-conformal p-values [2]_): what is proved then is :math:`2 \\alpha` for large tables [3]_, what is
-        found is about :math:`\\alpha`. Training rows have no valid p-values, and outliers among them make the p-values too
-        large.
+        :math:`\\alpha` with a probability of at most :math:`\\alpha`, over draws of rows and divisions into parts, in finite
+        samples and whatever the densities are worth [1]_. This holds where the first part has 1,000 rows or more, and only it
+        is compared with. With fewer rows all parts are, in turn (cross-conformal p-values [2]_): what is proved then is
+        :math:`2 \\alpha` for large tables [3]_, what is found is about :math:`\\alpha`. Training rows have no valid p-values,
+        and outliers among them make the p-values too large.
 
         Parameters
         ----------
