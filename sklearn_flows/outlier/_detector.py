@@ -33,8 +33,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     ----------
     estimator : estimator object, default=None
         The density to fit, with ``fit`` and ``score_samples``; scikit-learn's too. None stands for the package's own choice:
-        for each part two ``MixtureDensity`` with ``margins="bent"``, one of which sees discrete columns blurred, and one of a
-        single component.
+        for each part a ``MixtureDensity()``, one with ``margins="bent"`` and one of these of a single component.
     n_parts : int, default=5
         Number of parts. With 1 each density may see all rows, and there are no p-values. There are never more parts than pairs
         of rows.
@@ -83,8 +82,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     Training rows may hold outliers. Densities that see few rows are less likely to follow a group of them, and the mean of
     logarithms, unlike that of densities, is low where only some of the densities know the row [2]_.
 
-    Discrete columns don't count as continuous ones. A density may be as high as it likes at values that repeat; so half of the
-    mixtures, and all densities that you choose, are fitted to rows with uniform noise of one grid step on such columns.
+    A density may be as high as it likes at values that repeat. So the densities are fitted to rows with uniform noise of one
+    grid step on discrete columns.
 
     Rows are a set: their order doesn't matter.
 
@@ -153,7 +152,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         rows = np.repeat(distinct, np.rint(weight * (len(X) / len(distinct))).astype(int), axis=0)
         n_parts = min(self.n_parts, max(1, len(rows) // 2))
         part = rng.permutation(len(rows)) % n_parts
-        kinds = default_kinds() if self.estimator is None else [(self.estimator, True)]
+        kinds = default_kinds() if self.estimator is None else [self.estimator]
         max_rows = self.max_samples
         if max_rows == "auto":
             max_rows = MAX_DEFAULT_ROWS if self.estimator is None else len(rows)
@@ -162,13 +161,11 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         features = draw_features(n_features, width, n_members, rng)
         steps = grid_steps(rows)
         seeds = rng.randint(MAX_SEED, size=n_members)
-        members = [clone(kind) for _ in range(n_parts) for kind, _ in kinds]
+        members = [clone(kind) for _ in range(n_parts) for kind in kinds]
 
         def fit(i):
-            part_of_member, kind = divmod(i, len(kinds))
-            seen = rows if n_parts == 1 else rows[part != part_of_member]
-            blur = steps * kinds[kind][1]
-            fit_member(members[i], seen, features[i], blur, max_rows, np.random.RandomState(seeds[i]))
+            seen = rows if n_parts == 1 else rows[part != i // len(kinds)]
+            fit_member(members[i], seen, features[i], steps, max_rows, np.random.RandomState(seeds[i]))
 
         with discrete_columns_warned_about():
             in_threads(fit, n_members, self.n_jobs)

@@ -15,21 +15,18 @@ MAX_DEFAULT_COLUMNS = 40
 
 
 def default_kinds():
-    """The package's own choice for detection, with whether the rows are dequantised.
+    """The package's own choice for detection.
 
-    Mixtures follow groups and bent manifolds; where values repeat, they may be as sharp as they like, so half of them see the
-    values blurred. A single component can't follow a group of outliers in the training rows.
+    Mixtures follow groups and bent manifolds: one over columns as they are, where values far out are farthest, and one over
+    columns whose heavy tails are bent, as outliers among the training rows would stretch the columns. A single component can't
+    follow a group of outliers.
 
     Returns
     -------
-    list of (MixtureDensity, bool)
+    list of MixtureDensity
         The kinds of densities.
     """
-    return [
-        (MixtureDensity(margins="bent"), False),
-        (MixtureDensity(margins="bent"), True),
-        (MixtureDensity(n_components=1, margins="bent"), False),
-    ]
+    return [MixtureDensity(), MixtureDensity(margins="bent"), MixtureDensity(n_components=1, margins="bent")]
 
 
 def grid_steps(rows):
