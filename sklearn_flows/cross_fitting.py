@@ -1,5 +1,6 @@
 """Densities that are fitted to all parts of a table but one, and judged by that one."""
 
+from contextlib import nullcontext
 from copy import copy
 from inspect import signature
 
@@ -12,6 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ._parallel import for_each
 from .encoding import discrete_columns_warned_about
 from .utils._random import MAX_SEED
+from .utils._threads import one_blas_thread
 
 # Steps of expectation-maximisation, and the change of a weight that ends them.
 MAX_EM_STEPS = 1000
@@ -36,7 +38,9 @@ def in_threads(function, n, n_jobs):
         with config_context(**config):  # which other threads don't inherit
             function(i)
 
-    for_each(call, n, torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs))
+    n_threads = torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+    with one_blas_thread() if n_threads > 1 else nullcontext():
+        for_each(call, n, n_threads)
 
 
 def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0):

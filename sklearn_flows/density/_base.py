@@ -33,7 +33,7 @@ from ..utils._sklearn import (
     fit_context,
 )
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
-from ..utils._threads import one_thread_if_small
+from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
@@ -332,7 +332,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
             trials[i] = result.best_score + units_val, start
 
-        for_each(try_flow, len(trials), torch.get_num_threads())
+        with one_blas_thread():
+            for_each(try_flow, len(trials), torch.get_num_threads())
         _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
         if best is None:
             raise ValueError(
@@ -488,7 +489,8 @@ def _fit_mixtures(values, weight, rng):
             )
         mixtures[k] = _as_distribution(mixture)
 
-    for_each(fit, N_MIXTURES, torch.get_num_threads())
+    with one_blas_thread():
+        for_each(fit, N_MIXTURES, torch.get_num_threads())
     return StudentMixture.mean_of(mixtures)
 
 
