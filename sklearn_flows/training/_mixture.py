@@ -76,7 +76,10 @@ class Mixture(NamedTuple):
         """Log-density of each row under each component, its share included, from their distances."""
         n_features = self.means.shape[1]
         log_det = np.log(np.diagonal(self.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
-        spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, torch.tensor(self.df)).numpy()
+        if math.isinf(self.df):  # to call torch would take longer than to compute
+            spherical = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
+        else:
+            spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, torch.tensor(self.df)).numpy()
         result: Floats = (np.log(self.shares) + log_det)[:, None] + spherical
         return result
 
