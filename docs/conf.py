@@ -57,4 +57,6 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {page: [] for page in ("index", "install", "what_is_a_flow", "choosing", "speed", "user_guide", "changelog")}
+html_sidebars = {
+    page: [] for page in ("index", "install", "what_is_a_flow", "choosing", "outliers", "speed", "user_guide", "changelog")
+}

@@ -1,5 +1,6 @@
 """Densities that are fitted to all parts of a table but one, and judged by that one."""
 
+from contextlib import nullcontext
 from copy import copy
 from inspect import signature
 
@@ -12,11 +13,34 @@ from sklearn.utils.validation import has_fit_parameter
 from ._parallel import for_each
 from .encoding import discrete_columns_warned_about
 from .utils._random import MAX_SEED
-from .utils._threads import one_thread_for_blas
+from .utils._threads import one_blas_thread
 
 # Steps of expectation-maximisation, and the change of a weight that ends them.
 MAX_EM_STEPS = 1000
 WEIGHT_TOLERANCE = 1e-6
+
+
+def in_threads(function, n, n_jobs):
+    """Call a function of a number for all numbers below ``n``, with the scikit-learn settings of the calling thread.
+
+    Parameters
+    ----------
+    function : callable
+        What to call.
+    n : int
+        How often.
+    n_jobs : int or None
+        Calls at the same time, as in joblib; None means as many as torch has threads.
+    """
+    config = get_config()
+
+    def call(i):
+        with config_context(**config):  # which other threads don't inherit
+            function(i)
+
+    n_threads = torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+    with one_blas_thread() if n_threads > 1 else nullcontext():
+        for_each(call, n, n_threads)
 
 
 def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0):
@@ -46,14 +70,10 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         If the user interrupts one.
     """
     counts = np.rint(weight * n_given / len(rows)).astype(int)
-    config = get_config()
 
     def fit(i):
-        with config_context(**config):  # which other threads don't inherit
-            fit_member(i, members[i], left_out[i])
-
-    def fit_member(i, member, k):
-        kept = part != k
+        member = members[i]
+        kept = part != left_out[i]
         if not kept.any():  # a single part: nothing to leave out
             kept = ~kept
         takes_weights = has_fit_parameter(member, "sample_weight")
@@ -68,8 +88,8 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         if verbose:
             print(f"[{type(member).__name__}] member {i + 1} of {len(members)} is fitted")
 
-    with discrete_columns_warned_about(), one_thread_for_blas():
-        for_each(fit, len(members), torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs))
+    with discrete_columns_warned_about():
+        in_threads(fit, len(members), n_jobs)
 
 
 def mixture_weights(log_densities, weight):

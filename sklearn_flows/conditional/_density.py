@@ -6,7 +6,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from joblib import effective_n_jobs
 from scipy.sparse import issparse
 from scipy.special import ndtri
 from scipy.stats import qmc
@@ -15,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._parallel import for_each
 from ..compiled import compiled_flow
+from ..cross_fitting import in_threads
 from ..density._defaults import default_batch_size, default_max_iter
 from ..density._queries import (
     FLOAT_DTYPES,
@@ -310,7 +309,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
                     print(f"[{type(self).__name__}] flow {k + 1} of {n_members} is fitted")
 
         try:
-            for_each(fit, n_members, torch.get_num_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs))
+            in_threads(fit, n_members, self.n_jobs)
         except KeyboardInterrupt:  # while this thread was waiting for others
             interrupted = True
             if not any(members):

@@ -42,7 +42,7 @@ from ..utils._sklearn import (
     fit_context,
 )
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
-from ..utils._threads import one_thread_for_blas, one_thread_if_small
+from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
@@ -219,7 +219,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
             if n_teachers:
                 try:
-                    with one_thread_for_blas():
+                    with one_blas_thread():
                         start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
                 except InterruptedTeacherError as interruption:
                     return self._become(interruption.best)
@@ -541,7 +541,8 @@ def _fit_mixtures(values, weight, rng):
             )
         mixtures[k] = _as_distribution(mixture)
 
-    for_each(fit, N_MIXTURES, torch.get_num_threads())
+    with one_blas_thread():
+        for_each(fit, N_MIXTURES, torch.get_num_threads())
     return StudentMixture.mean_of(mixtures)
 
 

@@ -3,11 +3,11 @@
 from numbers import Integral, Real
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..cross_fitting import in_threads
 from ..encoding import discrete_columns_warned_about, is_constant
 from ..training import canonical_rows
 from ..utils._random import MAX_SEED, draw_seed
@@ -15,7 +15,7 @@ from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
 from ._calibration import benjamini_hochberg, conformal_p_values
 from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
-from ._reasons import contributions, ordinary_ranges, repair, typical_values
+from ._reasons import ordinary_ranges, repair, typical_values
 
 # Tukey's inner fence: so many interquartile ranges under the lower quartile.
 FENCE = 1.5
@@ -33,8 +33,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     ----------
     estimator : estimator object, default=None
         The density to fit, with ``fit`` and ``score_samples``; scikit-learn's too. None stands for the package's own choice:
-        for each part two ``MixtureDensity`` with ``margins="bent"``, one of which sees discrete columns blurred, and one of a
-        single component.
+        for each part a ``MixtureDensity()``, one with ``margins="bent"`` and one of these of a single component.
     n_parts : int, default=5
         Number of parts. With 1 each density may see all rows, and there are no p-values. There are never more parts than pairs
         of rows.
@@ -45,8 +44,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
     n_jobs : int, default=None
-        Number of densities that are fitted at the same time, in threads. None means 1 unless in a ``joblib.parallel_backend``
-        context; -1 means all processors.
+        Number of densities that are fitted, or score, at the same time, in threads. None means as many as torch has threads,
+        -1 all processors.
     random_state : int, RandomState instance or None, default=None
         Source of the division into parts, of the rows drawn, of the noise on discrete columns and of the densities' seeds. Pass
         an int for reproducible fits.
@@ -83,8 +82,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     Training rows may hold outliers. Densities that see few rows are less likely to follow a group of them, and the mean of
     logarithms, unlike that of densities, is low where only some of the densities know the row [2]_.
 
-    Discrete columns don't count as continuous ones. A density may be as high as it likes at values that repeat; so half of the
-    mixtures, and all densities that you choose, are fitted to rows with uniform noise of one grid step on such columns.
+    A density may be as high as it likes at values that repeat. So the densities are fitted to rows with uniform noise of one
+    grid step on discrete columns.
 
     Rows are a set: their order doesn't matter.
 
@@ -153,7 +152,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         rows = np.repeat(distinct, np.rint(weight * (len(X) / len(distinct))).astype(int), axis=0)
         n_parts = min(self.n_parts, max(1, len(rows) // 2))
         part = rng.permutation(len(rows)) % n_parts
-        kinds = default_kinds() if self.estimator is None else [(self.estimator, True)]
+        kinds = default_kinds() if self.estimator is None else [self.estimator]
         max_rows = self.max_samples
         if max_rows == "auto":
             max_rows = MAX_DEFAULT_ROWS if self.estimator is None else len(rows)
@@ -161,14 +160,15 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         width = n_features if self.estimator is not None else max(MAX_DEFAULT_COLUMNS, -(-n_features // n_members))
         features = draw_features(n_features, width, n_members, rng)
         steps = grid_steps(rows)
-        tasks = []
-        for k in range(n_parts):
-            seen = rows if n_parts == 1 else rows[part != k]
-            for kind, blurred in kinds:
-                seed = np.random.RandomState(rng.randint(MAX_SEED))
-                tasks.append(delayed(fit_member)(clone(kind), seen, features[len(tasks)], steps * blurred, max_rows, seed))
+        seeds = rng.randint(MAX_SEED, size=n_members)
+        members = [clone(kind) for _ in range(n_parts) for kind in kinds]
+
+        def fit(i):
+            seen = rows if n_parts == 1 else rows[part != i // len(kinds)]
+            fit_member(members[i], seen, features[i], steps, max_rows, np.random.RandomState(seeds[i]))
+
         with discrete_columns_warned_about():
-            members = list(Parallel(n_jobs=self.n_jobs, prefer="threads")(tasks))
+            in_threads(fit, n_members, self.n_jobs)
         self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         # Nothing lies between the values of a constant column either.
@@ -189,12 +189,16 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     def _part_scores(self, X):
         """Mean log-density of each row under the densities that haven't seen each part, shape (n_parts, n_samples)."""
-        scores = np.zeros((len(self.estimators_), len(X)))
-        for score, members, features in zip(scores, self.estimators_, self.estimators_features_, strict=True):
-            for member, columns in zip(members, features, strict=True):
-                seen = X if len(columns) == X.shape[1] else X[:, columns]
-                score += np.maximum(member.score_samples(seen), LOWEST_LOG_DENSITY) / len(members)
-        return scores
+        members = [member for members in self.estimators_ for member in members]
+        features = [columns for features in self.estimators_features_ for columns in features]
+        log_densities = np.empty((len(members), len(X)))
+
+        def score(i):
+            seen = X if len(features[i]) == X.shape[1] else X[:, features[i]]
+            log_densities[i] = np.maximum(members[i].score_samples(seen), LOWEST_LOG_DENSITY)
+
+        in_threads(score, len(members), self.n_jobs)
+        return log_densities.reshape(len(self.estimators_), -1, len(X)).mean(axis=1)
 
     def score_samples(self, X):
         """Compute how normal each row is: the mean of its log-densities.
@@ -276,11 +280,11 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
         The score here is that of the densities that haven't seen a part of the table, compared with the scores of that part. If
         the training rows are normal, and so is a new row, that is drawn as they were, then its p-value is at most
-        :math:`\\alpha` with a probability of at most :math:`\\alpha`, in finite samples and whatever the densities are worth
-        [1]_. This holds where the first part has 1,000 rows or more, and only it is compared with. With fewer rows all parts
-        are, in turn (cross-conformal p-values [2]_): what is proved then is :math:`2 \\alpha` for large tables [3]_, what is
-        found is about :math:`\\alpha`. Training rows have no valid p-values, and outliers among them make the p-values too
-        large.
+        :math:`\\alpha` with a probability of at most :math:`\\alpha`, over draws of rows and divisions into parts, in finite
+        samples and whatever the densities are worth [1]_. This holds where the first part has 1,000 rows or more, and only it
+        is compared with. With fewer rows all parts are, in turn (cross-conformal p-values [2]_): what is proved then is
+        :math:`2 \\alpha` for large tables [3]_, what is found is about :math:`\\alpha`. Training rows have no valid p-values,
+        and outliers among them make the p-values too large.
 
         Parameters
         ----------
@@ -351,10 +355,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         """Say which columns make rows outliers, and which values would have been ordinary.
 
         The column that gains most by another value, given all others, gets it; then the next, until the row scores like the
-        median of the training rows or no column gains a nat. The difference of the scores of the repaired row and of the row
-        itself is then divided exactly: it is the sum of differences between rows that differ in one column (Brook's lemma
-        [1]_), taken in the order of the repairs and in its reverse, and averaged. This needs nothing but scores, so it holds
-        for every density.
+        median of the training rows or no column gains a nat. What each gained adds up to the difference of the scores of the
+        repaired row and of the row itself: the difference of two log-densities is the sum of those between rows that differ in
+        one column (Brook's lemma [1]_). This needs nothing but scores, so it holds for every density.
 
         Parameters
         ----------
@@ -367,7 +370,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             With these attributes:
 
             contributions : ndarray of shape (n_samples, n_features)
-                What each column takes from the score, in nats; zero where its value was kept.
+                What each column takes from the score, in nats: what its new value gained, so never less than 1, or 0 where its
+                value was kept.
             baseline : ndarray of shape (n_samples,)
                 Scores of the repaired rows: ``baseline - contributions.sum(axis=1)`` is ``score_samples(X)``.
             repaired : ndarray of shape (n_samples, n_features)
@@ -388,7 +392,6 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             return self._part_scores(X).mean(axis=0)
 
         values, discrete = self.typical_values_, self.discrete_features_
-        repaired, order = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
-        shares, baseline = contributions(score_samples, X, repaired, order)
-        ranges = ordinary_ranges(score_samples, repaired, order, values, discrete)
-        return Bunch(contributions=shares, baseline=baseline, repaired=repaired, ranges=ranges)
+        repaired, contributions, baseline = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
+        ranges = ordinary_ranges(score_samples, repaired, contributions > 0, values, discrete)
+        return Bunch(contributions=contributions, baseline=baseline, repaired=repaired, ranges=ranges)

@@ -107,10 +107,10 @@ class FeatureSurpriseDisplay:
 
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
-        total = np.abs(self.contributions).sum(axis=0)
+        total = self.contributions.sum(axis=0)
         chosen = np.argsort(-total, kind="stable")[:max_features]
         if len(self.contributions) == 1:
-            self._draw_bars(ax, chosen)
+            self._draw_bars(ax, chosen[total[chosen] > 0])
         else:
             self._draw_heat_map(ax, np.sort(chosen))
         self.ax_, self.figure_ = ax, ax.figure
@@ -123,14 +123,20 @@ class FeatureSurpriseDisplay:
             label = f"{self.feature_names[j]} = {self.values[0, j]:.4g}"
             low, high = self.ranges[0, j]
             labels.append(label if np.isnan(low) else f"{label}\nordinary: {low:.4g} to {high:.4g}")
-        ax.barh(np.arange(len(chosen)), taken, color="tab:red")
+        ax.barh(np.arange(len(chosen)), taken, height=0.6, color="tab:red")
         ax.set_yticks(np.arange(len(chosen)), labels)
         ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
         ax.set_xlabel("taken from the score, in nats")
 
     def _draw_heat_map(self, ax, chosen):
+        from matplotlib.colors import SymLogNorm
+
         taken = self.contributions[:, chosen]
-        image = ax.imshow(taken, aspect="auto", cmap="Reds", vmin=0, vmax=max(taken.max(), 1e-12), interpolation="nearest")
-        ax.set_xticks(np.arange(len(chosen)), [self.feature_names[j] for j in chosen], rotation=90)
+        # Logarithmic, as a few rows may take thousands of nats; what is there at all is a nat or more.
+        norm = SymLogNorm(linthresh=1.0, vmin=0.0, vmax=max(taken.max(), 10.0))
+        image = ax.imshow(taken, aspect="auto", cmap="Reds", norm=norm, interpolation="nearest")
+        ax.set_xticks(np.arange(len(chosen)), [self.feature_names[j] for j in chosen], rotation=45, ha="right")
+        ax.yaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel("row")
         ax.figure.colorbar(image, ax=ax, label="taken from the score, in nats")

@@ -15,21 +15,18 @@ MAX_DEFAULT_COLUMNS = 40
 
 
 def default_kinds():
-    """The package's own choice for detection, with whether the rows are dequantised.
+    """The package's own choice for detection.
 
-    Mixtures follow groups and bent manifolds; where values repeat, they may be as sharp as they like, so half of them see the
-    values blurred. A single component can't follow a group of outliers in the training rows.
+    Mixtures follow groups and bent manifolds: one over columns as they are, where values far out are farthest, and one over
+    columns whose heavy tails are bent, as outliers among the training rows would stretch the columns. A single component can't
+    follow a group of outliers.
 
     Returns
     -------
-    list of (MixtureDensity, bool)
+    list of MixtureDensity
         The kinds of densities.
     """
-    return [
-        (MixtureDensity(margins="bent"), False),
-        (MixtureDensity(margins="bent"), True),
-        (MixtureDensity(n_components=1, margins="bent"), False),
-    ]
+    return [MixtureDensity(), MixtureDensity(margins="bent"), MixtureDensity(n_components=1, margins="bent")]
 
 
 def grid_steps(rows):
@@ -96,14 +93,9 @@ def fit_member(member, rows, features, steps, max_rows, rng):
         Number of rows to fit to, at most.
     rng : RandomState instance
         Source of the choice, of the noise and of the density's own randomness.
-
-    Returns
-    -------
-    estimator object
-        The fitted density.
     """
     set_random_states(member, rng)
     chosen = rows[np.ix_(rng.permutation(len(rows))[:max_rows], features)]
     if steps.any():
         chosen += steps[features] * (rng.random_sample(chosen.shape) - 0.5)
-    return member.fit(chosen)
+    member.fit(chosen)

@@ -43,6 +43,9 @@ def typical_values(rows, discrete):
 def repair(score_samples, X, values, discrete, typical_score):
     """Give columns of each row other values, the one that gains most first, until the row is typical.
 
+    The gains divide the difference of the scores of the repaired row and of the row itself: as in Brook's lemma [1]_ it is the
+    sum of differences between rows that differ in one column.
+
     Parameters
     ----------
     score_samples : callable
@@ -60,87 +63,51 @@ def repair(score_samples, X, values, discrete, typical_score):
     -------
     repaired : ndarray of shape (n_samples, n_features)
         The rows with their new values.
-    order : ndarray of shape (n_samples, n_features)
-        When each column got its new value, counted from 0; -1 for those that kept theirs.
-    """
-    repaired, order = X.copy(), np.full(X.shape, -1)
-    scores = score_samples(X)
-    active = np.flatnonzero(scores < typical_score)
-    for step in range(X.shape[1]):
-        gains = np.full((len(active), X.shape[1]), -np.inf)
-        best = repaired[active]
-        for j in range(X.shape[1]):
-            open_ = order[active, j] < 0
-            if open_.any():
-                value, score = _best_value(score_samples, repaired[active[open_]], j, values[j], discrete[j])
-                best[open_, j] = value
-                gains[open_, j] = score - scores[active[open_]]
-        at, column = np.arange(len(active)), gains.argmax(axis=1)
-        found = gains[at, column] >= MIN_GAIN
-        at, column, active = at[found], column[found], active[found]
-        repaired[active, column] = best[at, column]
-        order[active, column] = step
-        scores[active] += gains[at, column]
-        active = active[scores[active] < typical_score]
-        if len(active) == 0:
-            break
-    return repaired, order
-
-
-def contributions(score_samples, X, repaired, order):
-    """Divide the difference of two scores among columns.
-
-    Brook's lemma [1]_: the difference of the log-densities of two rows is the sum of those of rows that differ in one column.
-    Taken in the order in which columns were repaired and in its reverse, and averaged.
-
-    Parameters
-    ----------
-    score_samples : callable
-        From rows to scores.
-    X, repaired, order : ndarray of shape (n_samples, n_features)
-        The rows, and what ``repair`` made of them.
-
-    Returns
-    -------
     contributions : ndarray of shape (n_samples, n_features)
-        What each column takes from the score.
-    baseline : ndarray of shape (n_samples,)
-        Scores of the repaired rows: less the sum of the contributions, these are the rows' scores.
+        What the new value of each column gained; zero for those that kept theirs.
+    scores : ndarray of shape (n_samples,)
+        Scores of the repaired rows.
 
     References
     ----------
     .. [1] Brook, "On the Distinction between the Conditional Probability and the Joint Probability Approaches in the
        Specification of Nearest-Neighbour Systems", Biometrika 51, 1964.
     """
-    result = np.zeros(X.shape)
-    n_steps = order.max(axis=1, initial=-1) + 1
-    baseline = score_samples(repaired)
-    given = score_samples(X)
-    for reverse in (False, True):
-        when = np.where(order >= 0, n_steps[:, None] - 1 - order, -1) if reverse else order
-        before = given
-        for step in range(n_steps.max(initial=0)):
-            changed = (when >= 0) & (when <= step)
-            last = n_steps == step + 1
-            after = np.where(last, baseline, before)
-            between = n_steps > step + 1
-            if between.any():
-                after[between] = score_samples(np.where(changed, repaired, X)[between])
-            row, column = np.nonzero(when == step)
-            result[row, column] += (after - before)[row] / 2
-            before = after
-    return result, baseline
+    repaired, contributions = X.copy(), np.zeros(X.shape)
+    scores = score_samples(X)
+    active = np.flatnonzero(scores < typical_score)
+    for _ in range(X.shape[1]):
+        best, best_scores = repaired[active], np.full((len(active), X.shape[1]), -np.inf)
+        for j in range(X.shape[1]):
+            open_ = contributions[active, j] == 0
+            if open_.any():
+                best[open_, j], best_scores[open_, j] = _best_value(
+                    score_samples, repaired[active[open_]], j, values[j], discrete[j]
+                )
+        at, column = np.arange(len(active)), best_scores.argmax(axis=1)
+        gains = best_scores[at, column] - scores[active]
+        found = gains >= MIN_GAIN
+        at, column, active = at[found], column[found], active[found]
+        repaired[active, column] = best[at, column]
+        contributions[active, column] = gains[found]
+        scores[active] = best_scores[at, column]
+        active = active[scores[active] < typical_score]
+        if len(active) == 0:
+            break
+    return repaired, contributions, scores
 
 
-def ordinary_ranges(score_samples, repaired, order, values, discrete):
+def ordinary_ranges(score_samples, repaired, is_repaired, values, discrete):
     """Find the values of repaired columns that would have been ordinary, given the other columns as repaired.
 
     Parameters
     ----------
     score_samples : callable
         From rows to scores.
-    repaired, order : ndarray of shape (n_samples, n_features)
-        What ``repair`` made of the rows.
+    repaired : ndarray of shape (n_samples, n_features)
+        The rows with their new values.
+    is_repaired : ndarray of shape (n_samples, n_features), dtype bool
+        Where the values are new.
     values : list of ndarray
         Values of each column.
     discrete : ndarray of shape (n_features,), dtype bool
@@ -151,9 +118,9 @@ def ordinary_ranges(score_samples, repaired, order, values, discrete):
     ndarray of shape (n_samples, n_features, 2)
         Ends of the region of highest conditional density that holds 95 %; NaN for columns that kept their values.
     """
-    ranges = np.full((*order.shape, 2), np.nan)
+    ranges = np.full((*repaired.shape, 2), np.nan)
     for j, candidates in enumerate(values):
-        chosen = np.flatnonzero(order[:, j] >= 0)
+        chosen = np.flatnonzero(is_repaired[:, j])
         if len(chosen) == 0:
             continue
         rows, centre = repaired[chosen], repaired[chosen, j]

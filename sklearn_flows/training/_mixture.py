@@ -36,6 +36,8 @@ KMEANS_STEPS = 10
 MAX_ROWS = 5_000
 FEW_ROWS = 600
 SCALARS_AT_ONCE = 2**17
+# Columns up to which sums over rows are taken from products of all pairs of columns.
+MAX_COLUMNS_FOR_PAIRS = 20
 
 
 class Mixture(NamedTuple):
@@ -74,13 +76,57 @@ class Mixture(NamedTuple):
         """Log-density of each row under each component, its share included, from their distances."""
         n_features = self.means.shape[1]
         log_det = np.log(np.diagonal(self.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
-        spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, torch.tensor(self.df)).numpy()
+        if math.isinf(self.df):  # to call torch would take longer than to compute
+            spherical = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
+        else:
+            spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, torch.tensor(self.df)).numpy()
         result: Floats = (np.log(self.shares) + log_det)[:, None] + spherical
         return result
 
     def log_density(self, Z: Floats) -> Floats:
         """Log-density of each row."""
         return _log_sum_exp(self.log_joint(self.squared_distance(Z)))
+
+
+class _Rows:
+    """Rows in the form in which expectation-maximisation asks for them again and again.
+
+    With few columns the products of all pairs are kept: moments and Mahalanobis distances are then one matrix product for all
+    components, several times faster than one for each.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_features)
+        The rows.
+    """
+
+    def __init__(self, Z: Floats) -> None:
+        self.Z = Z
+        self.pairs: tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
+        if Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
+            i, j = np.triu_indices(Z.shape[1])
+            self.pairs = np.ascontiguousarray((Z[:, i] * Z[:, j]).T), i, j
+
+    def second_moments(self, weight: Floats) -> Floats:
+        """Weighted sums of outer products, shape (n_components, n_features, n_features), for weights of each component."""
+        if self.pairs is None:
+            return np.stack([(w * self.Z.T) @ self.Z for w in weight])
+        products, i, j = self.pairs
+        result = np.empty((len(weight), self.Z.shape[1], self.Z.shape[1]))
+        result[:, i, j] = result[:, j, i] = weight @ products.T
+        return result
+
+    def squared_distance(self, mixture: Mixture) -> Floats:
+        """Squared Mahalanobis distance of each row from each component, shape (n_components, n_samples)."""
+        if self.pairs is None:
+            return mixture.squared_distance(self.Z)
+        products, i, j = self.pairs
+        precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
+        linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
+        result = (np.where(i == j, 1.0, 2.0) * precisions[:, i, j]) @ products
+        result -= (2 * linear) @ self.Z.T
+        result += (linear * mixture.means).sum(axis=1, keepdims=True)
+        return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
 
 
 def _log_sum_exp(log_joint: Floats) -> Floats:
@@ -167,6 +213,7 @@ def fit_mixture(
     total = weight.sum()
     centre = weight @ Z / total
     identity = np.eye(n_features)
+    rows, rows_val = _Rows(Z), _Rows(Z_val)
     group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
     responsibility = (group == np.arange(n_components)[:, None]).astype(np.float64)
     # How much a row counts for the centre and the scale of a component.
@@ -180,7 +227,7 @@ def fit_mixture(
         # A hundredth of a row at the centre, so that an empty component has a mean.
         means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
         # About the means: sums of squares less squares of sums, which standardised rows can bear.
-        sums, products = weighted @ Z, np.stack([(w * Z.T) @ Z for w in weighted])
+        sums, products = weighted @ Z, rows.second_moments(weighted)
         crossed = sums[:, :, None] * means[:, None, :]
         scatter = products - crossed - crossed.transpose(0, 2, 1)
         scatter += weighted.sum(axis=1)[:, None, None] * means[:, :, None] * means[:, None, :]
@@ -193,11 +240,11 @@ def fit_mixture(
         else:
             covariances = (scatter + prior_rows * prior) / (n + prior_rows)[:, None, None]
         mixture = Mixture(shares, means, np.linalg.inv(np.linalg.cholesky(covariances)), df)
-        score = _score(mixture, Z_val, weight_val)
+        score = _score(mixture, rows_val, weight_val)
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
             best, best_score = mixture, score
-        squared_distance = mixture.squared_distance(Z)
+        squared_distance = rows.squared_distance(mixture)
         log_joint = mixture.log_joint(squared_distance)
         log_density = _log_sum_exp(log_joint)
         responsibility = np.exp(log_joint - log_density)
@@ -211,8 +258,9 @@ def fit_mixture(
     return best, best_score
 
 
-def _score(mixture: Mixture, Z: Floats, weight: Floats) -> float:
-    return float(weight @ mixture.log_density(Z) / weight.sum())
+def _score(mixture: Mixture, rows: _Rows, weight: Floats) -> float:
+    log_density = _log_sum_exp(mixture.log_joint(rows.squared_distance(mixture)))
+    return float(weight @ log_density / weight.sum())
 
 
 def _at_most(
@@ -297,7 +345,7 @@ def choose_mixture(
     if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
         improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
     if few and n_components is None:
-        tried += [(_score(mixture, rows_val, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
+        tried += [(_score(mixture, _Rows(rows_val), w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
     score, mixture = max(tried, key=lambda pair: pair[0])
     return mixture, score
 

@@ -20,7 +20,8 @@ class _SharedLimit:
     """One thread for BLAS while any block asks for it.
 
     Unlike OpenMP's, BLAS's setting is one of the process. Blocks in several threads overlap in any order: the first one in sets
-    it, and the last one out sets it back.
+    it, and the last one out sets it back. Some versions of OpenBLAS (0.3.31) heed only the main thread, so what starts threads
+    should hold it while they run.
     """
 
     def __init__(self):
@@ -46,10 +47,13 @@ class _SharedLimit:
 _blas_limit = _SharedLimit()
 
 
-def one_thread_for_blas():
-    """Keep the products of numpy on one thread, where several threads work on a computation already.
+def one_blas_thread():
+    """Keep BLAS on one thread, in all threads of the process: for as long as several of them compute.
 
-    Threads of BLAS that wait for work keep their cores busy, which the others need.
+    Returns
+    -------
+    context manager
+        The block in which it is.
     """
     return _blas_limit.hold()
 

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from sklearn import datasets, svm
+from sklearn import config_context, datasets, svm
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -28,6 +28,7 @@ def in_their_place(**parameters):
         (IFOREST, "test_iforest", "IsolationForest", (0,)),
         (IFOREST, "test_iforest_performance", "IsolationForest", (0,)),
         (IFOREST, "test_iforest_works", "IsolationForest", (0.25, 0)),
+        (IFOREST, "test_iforest_parallel_regression", "IsolationForest", (0,)),
         (IFOREST, "test_iforest_preserve_feature_names", "IsolationForest", ()),
         (IFOREST, "test_iforest_predict_parallel", "IsolationForest", (0, 0.25, 2)),
         (LOF, "test_lof_performance", "neighbors.LocalOutlierFactor", (np.float64,)),
@@ -69,6 +70,22 @@ def test_iforest_error():
     detector = in_their_place().fit(datasets.load_iris().data)
     with pytest.raises(ValueError, match="expecting 4 features"):
         detector.predict(datasets.load_iris().data[:, 1:])
+
+
+def test_iforest_works_at_auto():
+    # By meaning: the two far rows score lowest. Of eight rows Tukey's fence tells nothing.
+    X = [[-2, -1], [-1, -1], [-1, -2], [1, 1], [1, 2], [2, 1], [7, 4], [-5, 9]]
+    scores = in_their_place().fit(X).score_samples(X)
+    assert scores[-2:].max() < scores[:-2].min()
+
+
+@pytest.mark.parametrize("mebibytes", [1e-3, 1.0])
+def test_iforest_chunks(mebibytes):
+    X = np.random.RandomState(0).standard_normal((300, 3))
+    detector = in_their_place(contamination=0.25).fit(X)
+    expected = detector.score_samples(X)
+    with config_context(working_memory=mebibytes):
+        np.testing.assert_allclose(detector.score_samples(X), expected, rtol=1e-7)
 
 
 def test_lof():

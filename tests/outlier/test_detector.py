@@ -1,16 +1,18 @@
 """What a detector promises: thresholds, scores and answers for difficult tables."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import f1_score, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sklearn_flows import FlowOutlierDetector, MAFDensity, MixtureDensity
 
@@ -163,6 +165,17 @@ def test_in_a_pipeline_with_a_data_frame():
     assert (pipeline.predict(X) == -1).sum() == 57
     # 0 are the malignant ones.
     assert roc_auc_score(y, pipeline.decision_function(X)) > 0.7
+
+
+def test_after_encoders():
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame({"kind": rng.choice(["a", "b", "c"], size=200), "size": rng.standard_normal(200)})
+    frame["weight"] = frame["size"] + (frame["kind"] == "b") + 0.1 * rng.standard_normal(200)
+    encode = make_column_transformer((OneHotEncoder(sparse_output=False), ["kind"]), remainder=StandardScaler())
+    pipeline = make_pipeline(encode, FlowOutlierDetector(random_state=0)).fit(frame)
+    odd = pd.DataFrame({"kind": ["a", "b"], "size": [0.0, 0.0], "weight": [1.0, 1.0]})
+    # The weight is right for the second kind only.
+    assert pipeline.predict(odd).tolist() == [-1, 1]
 
 
 def test_grid_search_over_labelled_anomalies():

@@ -2,8 +2,10 @@ import threading
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_flows import MAFDensity
+from sklearn_flows.cross_fitting import in_threads
 from sklearn_flows.utils._threads import MAX_SCALARS_ON_ONE_THREAD, one_thread_if_small
 
 
@@ -53,3 +55,16 @@ def test_an_error_in_fit_leaves_the_setting(two_threads, monkeypatch):
     with pytest.raises(RuntimeError, match="stop here"):
         MAFDensity().fit(torch.arange(10.0).reshape(5, 2).numpy())
     assert torch.get_num_threads() == 2
+
+
+def test_where_several_threads_compute_each_has_one_blas_thread():
+    def count(i):
+        with one_thread_if_small(1):
+            seen[i] = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    seen = [None] * 6
+    with threadpool_limits(2, user_api="blas"):
+        in_threads(count, 6, n_jobs=2)
+        after = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert all(n == 1 for numbers in seen for n in numbers)
+    assert all(n == 2 for n in after)
