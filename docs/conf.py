@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "remove_config_comments": True,
+    "parallel": 2,
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -229,7 +229,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
         if flow is None:
-            flow = self._build_flow(*_fit_base(start.base, train, validation, rng), generator)
+            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, several=not holds_images), generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -510,12 +510,15 @@ def _evenly_weighted(rows):
     return rows, np.ones(len(rows)), np.arange(len(rows))
 
 
-def _fit_base(base, train, validation, rng):
-    """The whitening map of encoded rows, and the distribution of what it gives that training starts from."""
+def _fit_base(base, train, validation, rng, several):
+    """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
+
+    ``several`` says whether that may be the mean of several mixtures. Of images it would take longer than their flow.
+    """
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
-    if base == "mixture" and len(train.values) > MIN_ROWS_FOR_MIXTURES:
+    if base == "mixture" and several and len(train.values) > MIN_ROWS_FOR_MIXTURES:
         start = _fit_mixtures(*_on_the_host(train), rng)
     else:
         n_components = 1 if base == "student" else None
