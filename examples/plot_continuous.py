@@ -49,7 +49,7 @@ for row, (name, density) in zip(axes, densities.items(), strict=True):
     for ax, t in zip(row, (0.0, 0.5, 1.0), strict=False):
         origin, log_det, _ = equation.solve(grid, None, t, 0.0)
         p = (density.flow_.base.log_prob(origin) + log_det).exp().reshape(x.shape)
-        ax.imshow(p, origin="lower", extent=(-2.4, 2.4, -2.4, 2.4), cmap="magma")
+        ax.imshow(p, origin="lower", extent=(-2.4, 2.4, -2.4, 2.4), cmap="magma", interpolation="bilinear")
         ax.set(xticks=[], yticks=[], xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), title=f"density at t = {t:g}")
     way = [start]
     for t, later in pairwise(TIMES):

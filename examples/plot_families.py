@@ -40,7 +40,7 @@ families = {
     "RealNVP": RealNVPDensity(**common),
     "Glow": GlowDensity(**common),
     "FFJORD": FFJORDDensity(**continuous | {"max_iter": 10, "learning_rate": 2e-2, "n_solver_steps": 3}),
-    "flow matching": FlowMatchingDensity(**continuous | {"max_iter": 20, "batch_size": 256, "learning_rate": 2e-2}),
+    "flow matching": FlowMatchingDensity(**continuous | {"max_iter": 18, "batch_size": 256, "learning_rate": 3e-2}),
     "MAF, from\na mixture": MAFDensity(**plain, base="mixture", max_iter=20),
 }
 
