@@ -1,15 +1,11 @@
-"""What continuous flows cost, beside zuko's, and how well they fit in two dimensions.
+"""What continuous flows cost, beside zuko's.
 
-    OMP_NUM_THREADS=1 python benchmarks/continuous.py speed
-    OMP_NUM_THREADS=1 python benchmarks/continuous.py toys
+    OMP_NUM_THREADS=1 python benchmarks/continuous.py
 
-``speed`` gives zuko's continuous flow with exact traces the weights of a fitted ``FFJORDDensity`` and scores the same rows with
+It gives zuko's continuous flow with exact traces the weights of a fitted ``FFJORDDensity`` and scores the same rows with
 both at the same tolerances, in double precision and in turn (A B A B); then it takes steps of training with both, in single
 precision: ours through Runge-Kutta steps of equal size, zuko's through its adaptive solver and the adjoint equation, as its
 documentation does. The median counts. It prints the table of ``docs/families/ffjord.rst``.
-
-``toys`` fits continuous flows and a neural spline flow, at their defaults, to two-dimensional tables of 5,000 rows, and prints
-held-out log-likelihoods, the table of ``docs/families/flow_matching.rst``.
 """
 
 import argparse
@@ -19,10 +15,9 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_flows import FFJORDDensity, FlowMatchingDensity, NeuralSplineFlowDensity
+from sklearn_flows import FFJORDDensity
 from sklearn_flows.flows import Rows
 from sklearn_flows.training import ContinuousLikelihood, FlowMatching
 from sklearn_flows.transforms import Inverse, NeuralODE
@@ -70,7 +65,7 @@ def in_turn(tasks, n_rounds):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def speed(n_features, n_rows, n_rounds, widths):
+def measure(n_features, n_rows, n_rounds, widths):
     X = table(n_features, 4000)
     start = {"base": "normal", "margins": "linear"}
     density = FFJORDDensity(widths, rtol=RTOL, atol=ATOL, **start, max_iter=4, random_state=0).fit(X)
@@ -113,81 +108,17 @@ def speed(n_features, n_rows, n_rounds, widths):
     )
 
 
-def moons(n, rng):
-    return make_moons(n, noise=0.1, random_state=rng)[0]
-
-
-def eight_gaussians(n, rng):
-    angle = rng.randint(8, size=n) * np.pi / 4
-    return 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.2 * rng.normal(size=(n, 2))
-
-
-def checkerboard(n, rng):
-    x = rng.uniform(-4, 4, size=n)
-    return np.stack([x, 2 * (rng.uniform(size=n) - 2 * rng.randint(2, size=n) + np.floor(x) % 2)], axis=1)
-
-
-def pinwheel(n, rng):
-    radius, across = 1 + 0.3 * rng.normal(size=n), 0.1 * rng.normal(size=n)
-    angle = 2 * np.pi * rng.randint(5, size=n) / 5 + 0.25 * np.exp(radius)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return 2 * np.stack([radius * cos - across * sin, radius * sin + across * cos], axis=1)
-
-
-def two_spirals(n, rng):
-    angle = 3 * np.pi * np.sqrt(rng.uniform(size=n))
-    arm = np.stack([-np.cos(angle), np.sin(angle)], axis=1) * angle[:, None] + 0.5 * rng.uniform(size=(n, 2))
-    return rng.choice([-1, 1], size=(n, 1)) * arm / 3 + 0.1 * rng.normal(size=(n, 2))
-
-
-def rings(n, rng):
-    radius, angle = 0.75 * rng.randint(1, 5, size=n), rng.uniform(0, 2 * np.pi, size=n)
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.08 * rng.normal(size=(n, 2))
-
-
-TOYS = [moons, eight_gaussians, checkerboard, pinwheel, two_spirals, rings]
-
-
-def toys(names):
-    for draw in TOYS:
-        if names and draw.__name__ not in names:
-            continue
-        rng = np.random.RandomState(0)
-        X, X_test = draw(5000, rng), draw(5000, rng)
-        densities = {
-            "spline flow": NeuralSplineFlowDensity(random_state=0),
-            "FFJORD": FFJORDDensity(random_state=0),
-            "flow matching": FlowMatchingDensity(random_state=0),
-            "flow matching, normal base": FlowMatchingDensity(base="normal", random_state=0),
-        }
-        for name, density in densities.items():
-            start = time.process_time()
-            density.fit(X)
-            seconds = time.process_time() - start
-            evaluations = getattr(density, "n_function_evaluations_", None)
-            print(
-                f"{draw.__name__:<16}{name:<28}{density.score(X_test):8.3f}  fit {seconds:4.0f} s"
-                + ("" if evaluations is None else f"  {evaluations:.0f} evaluations"),
-                flush=True,
-            )
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "toys"])
     parser.add_argument("--n-features", type=int, nargs="+", default=[6, 21])
     parser.add_argument("--n-rows", type=int, default=1000)
     parser.add_argument("--n-rounds", type=int, default=5)
     parser.add_argument("--hidden-layer-sizes", type=int, nargs="+", default=[64, 64])
-    parser.add_argument("--toys", nargs="*", default=[])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     torch.set_num_threads(1)
-    if arguments.what == "toys":
-        toys(arguments.toys)
-    else:
-        for n_features in arguments.n_features:
-            speed(n_features, arguments.n_rows, arguments.n_rounds, arguments.hidden_layer_sizes)
+    for n_features in arguments.n_features:
+        measure(n_features, arguments.n_rows, arguments.n_rounds, arguments.hidden_layer_sizes)
 
 
 if __name__ == "__main__":

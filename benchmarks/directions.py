@@ -4,7 +4,8 @@
 
 Prints the tables of costs of ``docs/families/comparison.rst`` and ``docs/families/iaf.rst``. Flows have the default sizes. They
 take turns, and what counts is the median of their times on the processor, which a busy machine changes little. On kernels
-compiled for the CPU, which serve by themselves where there is much to do, and on torch alone, as on other devices.
+compiled for the CPU, which serve by themselves where there is much to do, and on torch alone, as on other devices. (Continuous
+flows have no kernels, so theirs are the same twice.)
 """
 
 import argparse
@@ -18,7 +19,15 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
+from sklearn_flows import (
+    FFJORDDensity,
+    FlowMatchingDensity,
+    GlowDensity,
+    IAFDensity,
+    MAFDensity,
+    NeuralSplineFlowDensity,
+    RealNVPDensity,
+)
 
 ESTIMATORS = {
     "splines, autoregressive": NeuralSplineFlowDensity,
@@ -27,6 +36,8 @@ ESTIMATORS = {
     "IAF": IAFDensity,
     "RealNVP": RealNVPDensity,
     "Glow": GlowDensity,
+    "FFJORD": FFJORDDensity,
+    "flow matching": FlowMatchingDensity,
 }
 PLAIN = {"base": "normal", "margins": "linear", "n_teachers": 0, "early_stopping": False, "random_state": 0}
 

@@ -37,6 +37,8 @@ FAMILIES = [
     "IAFDensity",
     "RealNVPDensity",
     "GlowDensity",
+    "FFJORDDensity",
+    "FlowMatchingDensity",
 ]
 N_TRAIN, N_TEST = 5_000, 10_000
 MARGIN = 0.1

@@ -54,7 +54,7 @@ class FlowMatchingDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default=1024
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=2e-3
+    learning_rate : float, default=1e-2
         Peak of the learning rate.
     weight_decay : float, default=0.0
         Decoupled weight decay on the weights of the networks.
@@ -102,8 +102,8 @@ class FlowMatchingDensity(BaseFlowDensity):
     max_iter_ : int or None
         Number of epochs that the last fit had planned; None if only its time was limited.
     loss_curve_ : list of float
-        Mean squared error of the field in each epoch, for each column, in units of the whitened columns. It can't reach zero:
-        ways cross.
+        Mean squared error of the field in each epoch, at the times drawn, for each column, in units of the whitened columns. It
+        can't reach zero: ways cross.
     validation_scores_ : list of float or None
         Mean log-likelihood of the held-out rows after each epoch; None without held-out rows.
     best_validation_score_ : float or None
@@ -124,8 +124,9 @@ class FlowMatchingDensity(BaseFlowDensity):
     Notes
     -----
     Columns are standardised, a linear map whitens them by their shrunk covariance, and the field starts at zero: training
-    begins at the base distribution. An epoch visits each row ten times, each time with other draws and times; after it
-    the held-out rows are scored by the solver, and their likelihood decides when training stops and which weights are kept.
+    begins at the base distribution. An epoch visits each row ten times, each time with other draws and times, late ones more
+    often where the start is a single distribution: the field is smooth there. After it the held-out rows are scored by the
+    solver, and their likelihood decides when training stops and which weights are kept.
 
     The scores come from the method of Dormand and Prince with steps chosen for each row by its own error, so a row's score
     doesn't depend on its batch. Where the tolerance can't be met in 5,000 steps, an error says so.
@@ -174,7 +175,7 @@ class FlowMatchingDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size=1024,
-        learning_rate=2e-3,
+        learning_rate=1e-2,
         weight_decay=0.0,
         early_stopping="auto",
         validation_fraction=0.1,

@@ -1,6 +1,6 @@
 """Normalizing flows: a base distribution and a composition of transforms (torch only)."""
 
-from ._families import conditional_spline_flow, continuous_flow, glow, iaf, maf, realnvp, spline_flow
+from ._families import conditional_spline_flow, continuous_flow, glow, iaf, maf, realnvp, spline_flow, starts_smooth
 from ._flow import Flow
 from ._images import glow_of_images, realnvp_of_images
 from ._rows import Rows
@@ -17,4 +17,5 @@ __all__ = [
     "realnvp",
     "realnvp_of_images",
     "spline_flow",
+    "starts_smooth",
 ]

@@ -365,8 +365,28 @@ def continuous_flow(
        Generative Models", ICLR 2019.
     .. [2] Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", ICLR 2023.
     """
-    field = VectorField(whitening.shape[0], hidden_layer_sizes, activation, generator, n_frequencies)
+    # What makes a Gaussian as sharp as the rows must be steep; from a mixture, steep fields overfit.
+    steepness = 8.0 if base is None or starts_smooth(base) else 4.0
+    field = VectorField(whitening.shape[0], hidden_layer_sizes, activation, generator, n_frequencies, steepness=steepness)
     return _stacked(whitening, [NeuralODE(field, rtol, atol)], lambda: [], base)
+
+
+def starts_smooth(base: Base) -> bool:
+    """Tell whether a continuous flow starts from a single distribution, which its field must make sharp.
+
+    A mixture may be as sharp as the rows, so that a field from it has less to do, and about as much at any time.
+
+    Parameters
+    ----------
+    base : StandardNormal or StudentMixture
+        What the flow starts from.
+
+    Returns
+    -------
+    bool
+        Whether it is one.
+    """
+    return isinstance(base, StandardNormal) or base.n_components == 1
 
 
 def conditional_spline_flow(

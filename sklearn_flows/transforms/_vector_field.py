@@ -12,10 +12,6 @@ from torch.nn import functional
 from ..nets import MLP, check_context
 from ._elementwise import CONDITIONER_BOUND
 
-# How much wider than usual the first layer's weights for the point, and its biases, are drawn: units then bend within the range
-# of standardised points, at different places. As usually drawn they are nearly linear there, and detail takes long to learn.
-STEEPNESS = 4.0
-
 
 def _tanh(y: Tensor) -> tuple[Tensor, Tensor]:
     a = torch.tanh(y)
@@ -82,6 +78,10 @@ class VectorField(nn.Module):
         Number of frequencies :math:`k` of the time.
     n_context : int, default=0
         Width of the context.
+    steepness : float, default=4.0
+        How much wider than usual the first layer's weights for the point, and its biases, are drawn: units then bend within the
+        range of standardised points, at different places. As usually drawn they are nearly linear there, and detail takes long
+        to learn.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class VectorField(nn.Module):
         generator: torch.Generator,
         n_frequencies: int = 3,
         n_context: int = 0,
+        steepness: float = 4.0,
     ) -> None:
         super().__init__()
         self.n_features = n_features
@@ -102,8 +103,8 @@ class VectorField(nn.Module):
         self.network = MLP(n_in, n_features, hidden_layer_sizes, activation, generator)
         first = self.network.linear_layers()[0]
         with torch.no_grad():
-            first.weight[:, n_in - n_features :].mul_(STEEPNESS)
-            first.bias.mul_(STEEPNESS)
+            first.weight[:, n_in - n_features :].mul_(steepness)
+            first.bias.mul_(steepness)
 
     def extra_repr(self) -> str:
         return f"n_frequencies={self.n_frequencies}, n_context={self.n_context}"

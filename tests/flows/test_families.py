@@ -43,11 +43,13 @@ def lower_triangular(n_features, generator):
 @pytest.mark.parametrize("n_features", [1, 2])
 def test_density_integrates_to_one(family, n_features, generator, randomise):
     flow = randomise(family(torch.eye(n_features), n_transforms=3, generator=generator), generator, std=0.3)
-    for part in flow.modules():
-        if isinstance(part, NeuralODE):
-            part.rtol = part.atol = 1e-5  # the grid is large
     # Trapezoids converge fast on smooth densities that vanish at the edge; spacing and reach leave 1e-4 here.
     reach, n_points = 32.0, 1200
+    for part in flow.modules():
+        if isinstance(part, NeuralODE):
+            # Slow to score, and smoother than splines; the field is bounded, so it doesn't carry rows far.
+            reach, n_points = 8.0, 150
+            part.rtol = part.atol = 1e-5
     axis = torch.linspace(-reach, reach, n_points, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * n_features).reshape(-1, n_features)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 
+from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, continuous_flow
 from sklearn_flows.training import ContinuousLikelihood, FlowMatching, fit_flow, mean_evaluations
 from sklearn_flows.training._continuous import _nearest_pairs
@@ -100,7 +101,7 @@ def test_flow_matching_learns_the_field_between_gaussians(generator):
     mean, std = 1.0, 0.5
     rows = Rows(mean + std * torch.randn(4096, 1, generator=generator), torch.ones(4096))
     mean, std = float(rows.values.mean()), float(rows.values.std())
-    flow = fit(partial(FlowMatching, coupling="independent"), rows, generator, 60)
+    flow = fit(partial(FlowMatching, coupling="independent"), rows, generator, 90)
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
     variance = (1 - t) ** 2 + t**2 * std**2
     for z in (-1.0, 0.0, 1.0):
@@ -111,6 +112,20 @@ def test_flow_matching_learns_the_field_between_gaussians(generator):
     x = mean + std * torch.linspace(-1.5, 1.5, 9, dtype=torch.float64)
     expected = torch.distributions.Normal(mean, std).log_prob(x)
     torch.testing.assert_close(flow.log_prob(x[:, None]), expected, rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("n_components", [None, 1, 2])
+def test_times_are_late_where_the_start_is_smooth(n_components, generator):
+    base = None
+    if n_components is not None:
+        shares, precisions = torch.full((n_components,), 1 / n_components), torch.eye(3).expand(n_components, 3, 3)
+        base = StudentMixture(shares, torch.randn(n_components, 3, generator=generator), precisions)
+    flow = continuous_flow(torch.eye(3), generator=generator, base=base, **SETTINGS)
+    times = FlowMatching(flow, "independent", generator)._times(1000).sort().values
+    # One in each thousandth of the distribution, whose function is t or 1 - sqrt(1 - t).
+    quantiles = times if n_components == 2 else 1 - (1 - times).sqrt()
+    middles = (torch.arange(1000) + 0.5) / 1000
+    torch.testing.assert_close(quantiles, middles, rtol=0, atol=0.0006)  # half a thousandth, and rounding
 
 
 def test_optimal_pairs_are_a_permutation_that_is_nearer(generator):
