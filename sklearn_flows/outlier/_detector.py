@@ -45,7 +45,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
     n_jobs : int, default=None
         Number of densities that are fitted, or score, at the same time, in threads. None means as many as torch has threads,
-        -1 all processors.
+        or one where ``estimator`` is None: mixtures of so few rows only wait for one another. -1 means all processors.
     random_state : int, RandomState instance or None, default=None
         Source of the division into parts, of the rows drawn, of the noise on discrete columns and of the densities' seeds. Pass
         an int for reproducible fits.
@@ -168,7 +168,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             fit_member(members[i], seen, features[i], steps, max_rows, np.random.RandomState(seeds[i]))
 
         with discrete_columns_warned_about():
-            in_threads(fit, n_members, self.n_jobs)
+            in_threads(fit, n_members, self._effective_n_jobs())
         self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         # Nothing lies between the values of a constant column either.
@@ -179,6 +179,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         self.calibration_scores_ = [np.sort(scores[k, part == k]) for k in range(n_parts)] if n_parts > 1 else []
         self._set_offset(self.contamination)
         return self
+
+    def _effective_n_jobs(self):
+        return 1 if self.n_jobs is None and self.estimator is None else self.n_jobs
 
     def _set_offset(self, contamination):
         if contamination == "auto":
@@ -197,7 +200,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             seen = X if len(features[i]) == X.shape[1] else X[:, features[i]]
             log_densities[i] = np.maximum(members[i].score_samples(seen), LOWEST_LOG_DENSITY)
 
-        in_threads(score, len(members), self.n_jobs)
+        in_threads(score, len(members), self._effective_n_jobs())
         return log_densities.reshape(len(self.estimators_), -1, len(X)).mean(axis=1)
 
     def score_samples(self, X):
