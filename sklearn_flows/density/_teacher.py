@@ -19,7 +19,7 @@ N_PARTS = 10
 # Parts that are left out by a mixture each.
 N_MIXTURES = 5
 # Components of their mean, at most: they are computed in each step of the flow that starts from it.
-MAX_COMPONENTS = 256
+MAX_COMPONENTS = 1_024
 # Share of the time that its flows have together, where time is limited.
 SHARE_OF_TIME = 0.5
 # Attempts to draw rows near the table.
