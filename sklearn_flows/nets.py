@@ -336,11 +336,13 @@ class Convolution(nn.Conv2d):
         if generator is not None:
             bound = 1 / math.sqrt(n_in * size**2)
             nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(self.bias, -bound, bound, generator=generator)  # type: ignore[arg-type]
+            assert self.bias is not None
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
 
     def reset_parameters(self) -> None:  # as in Linear
         nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
 
 
 class ConvolutionalNetwork(Conditioner):

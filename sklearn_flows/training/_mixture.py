@@ -345,7 +345,8 @@ def choose_mixture(
     if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
         improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
     if few and n_components is None:
-        tried += [(_score(mixture, _Rows(rows_val), w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
+        judges = _Rows(rows_val)
+        tried += [(_score(mixture, judges, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
     score, mixture = max(tried, key=lambda pair: pair[0])
     return mixture, score
 

@@ -667,7 +667,7 @@ def test_ids_of_tests_are_the_estimator_and_the_check():
 
 
 def test_expected_failures_are_marked_and_nothing_else_is():
-    # KernelDensity.score is defined as the sum over the rows, which is no mean of them.
+    # KernelDensity.score is defined as the sum over n rows, n times their mean: it can't be both.
     decorator = estimator_checks.parametrize_with_density_checks(
         [KernelDensity()], expected_failed_checks=lambda estimator: {"check_density_score_is_mean": "score is a sum"}
     )

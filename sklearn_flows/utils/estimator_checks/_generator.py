@@ -156,8 +156,8 @@ def parametrize_with_density_checks(estimators, *, expected_failed_checks=None):
         Instances to check.
     expected_failed_checks : callable, default=None
         Takes an estimator and returns a dict from names of checks that it is expected to fail to reasons. Their tests are
-        marked as xfail. For estimators that aren't ours: in ``KernelDensity``, for one, ``score`` is a sum. Those of this
-        package are expected to fail none.
+        marked as xfail. For estimators that aren't ours and are defined otherwise: in ``KernelDensity``, for one, ``score`` is
+        a sum over the n rows, so n times the mean. Those of this package are expected to fail none.
 
     Returns
     -------
@@ -181,7 +181,8 @@ def parametrize_with_density_checks(estimators, *, expected_failed_checks=None):
 
     parameters = []
     for estimator_given in estimators:
-        # For densities of others that are defined otherwise: a sum over rows is no mean of them.
+        # The one reason there may be is mathematics: a score that is defined as the sum over n rows is n times their mean, so
+        # no implementation of it can be the mean too.
         reasons = {} if expected_failed_checks is None else expected_failed_checks(estimator_given)
         for estimator, check in density_checks_generator(estimator_given):
             reason = reasons.get(check.func.__name__)
