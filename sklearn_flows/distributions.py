@@ -98,6 +98,8 @@ class StudentMixture(nn.Module):
         super().__init__()
         self.n_components, self.n_features = means.shape
         self.register_buffer("df", torch.as_tensor(df, dtype=torch.float32).expand(self.n_components).clone())
+        # Known on the host: asking ``df`` in every step of training would wait for the device.
+        self.has_heavy_tails = bool(self.df.isfinite().any())
         self.register_buffer("log_shares", shares.log().float())
         self.register_buffer("means", means.float())
         self.register_buffer("precisions_cholesky", precisions_cholesky.float())
@@ -125,7 +127,7 @@ class StudentMixture(nn.Module):
         """Log-density of each row, in nats; shapes as in ``StandardNormal``."""
         log_det = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         constant = self.log_shares.log_softmax(dim=0) + log_det
-        spherical = spherical_log_density(self._whitened(z).square().sum(dim=-2), self.n_features, self.df.unsqueeze(-1))
+        spherical = self._spherical_log_density(self._whitened(z).square().sum(dim=-2), self.n_features)
         return (constant.unsqueeze(-1) + spherical).logsumexp(dim=0)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
@@ -192,9 +194,9 @@ class StudentMixture(nn.Module):
 
     def _conditional_quantile(self, w: Tensor, distance: Tensor, i: int) -> Tensor:
         """Normal quantile of whitened coordinate ``i`` under each component, given those before."""
-        heavy = self.df.isfinite()
-        if not heavy.any():
+        if not self.has_heavy_tails:
             return w
+        heavy = self.df.isfinite()
         t = (w[heavy] / self._conditional_scale(distance, i)).double()
         df = self.df[heavy, None].double().numpy()
         lower = special.ndtri(np.maximum(special.stdtr(df + i, -t.abs().numpy()), np.finfo(np.float64).tiny))
@@ -204,9 +206,9 @@ class StudentMixture(nn.Module):
 
     def _conditional_value(self, u: Tensor, distance: Tensor, i: int) -> Tensor:
         """Undo ``_conditional_quantile``."""
-        heavy = self.df.isfinite()
-        if not heavy.any():
+        if not self.has_heavy_tails:
             return u.expand(self.n_components, -1)
+        heavy = self.df.isfinite()
         df = self.df[heavy, None].double().numpy()
         t = special.stdtrit(df + i, special.ndtr(-u.abs().double().numpy()))
         value = u.expand(self.n_components, -1).clone()
@@ -215,18 +217,21 @@ class StudentMixture(nn.Module):
 
     def _condition(self, log_joint: Tensor, distance: Tensor, w: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """Log-share and squared distance of each component, given one more whitened coordinate."""
-        further, df = distance + w.square(), self.df.unsqueeze(-1)
-        conditional = spherical_log_density(further, i + 1, df) - spherical_log_density(distance, i, df)
+        further = distance + w.square()
+        conditional = self._spherical_log_density(further, i + 1) - self._spherical_log_density(distance, i)
         log_joint = log_joint + self.precisions_cholesky[:, i, i, None].log() + conditional
         return log_joint - log_joint.logsumexp(dim=0), further
 
+    def _spherical_log_density(self, squared_distance: Tensor, n_features: int) -> Tensor:
+        return spherical_log_density(squared_distance, n_features, self.df.unsqueeze(-1) if self.has_heavy_tails else None)
 
-def spherical_log_density(squared_distance: Tensor, n_features: int, df: Tensor) -> Tensor:
-    """Log-density of Student t distributions with the identity as their scale, which are normal for infinite ``df``."""
+
+def spherical_log_density(squared_distance: Tensor, n_features: int, df: Tensor | None) -> Tensor:
+    """Log-density of Student t distributions with the identity as their scale, which are normal for infinite ``df`` or None."""
     normal = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
-    heavy = df.isfinite()
-    if not heavy.any():
+    if df is None:
         return normal
+    heavy = df.isfinite()
     df = torch.where(heavy, df, 1.0).to(squared_distance)
     constant = torch.lgamma((df + n_features) / 2) - torch.lgamma(df / 2) - 0.5 * n_features * (df * math.pi).log()
     student = constant - 0.5 * (df + n_features) * torch.log1p(squared_distance / df)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,10 @@ from ..flows import Flow, Rows
 # images, of each of whose pixels a convolution makes as many numbers as it has channels.
 ROWS_AT_ONCE = 2**13
 SCALARS_AT_ONCE = 2**19
+# Steps on CUDA before one is recorded: libraries choose their kernels in the first ones, and a short fit isn't worth it.
+STEPS_BEFORE_RECORDING = 20
+# Recordings share the memory pool of the process, so they take turns.
+_recording = threading.Lock()
 
 
 class Likelihood:
@@ -26,6 +32,8 @@ class Likelihood:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.workspace = Workspace()
+        self._n_steps = 0
+        self._recorded: dict[int, _RecordedGradient] = {}
 
     def add_gradient(self, rows: Rows, batch: Tensor) -> Tensor:
         """Add the gradient of the loss of a batch, its mean negative log-likelihood.
@@ -42,13 +50,13 @@ class Likelihood:
         Tensor of shape ()
             The loss. It stays on the device: reading it would wait for the whole step.
         """
-        total = rows.values.new_zeros(())
-        for part in batch.split(rows_at_once(rows)):
-            with self.workspace.round():
-                loss = -(rows.weight[part] * self.flow.log_prob(*rows.given(part))).sum() / len(batch)
-                torch.autograd.backward(loss)
-            total += loss.detach()
-        return total
+        self._n_steps += 1
+        if not rows.values.is_cuda or self._n_steps <= STEPS_BEFORE_RECORDING:
+            return _add_gradient(self.flow, rows, batch, self.workspace)
+        recorded = self._recorded.get(len(batch))
+        if recorded is None or recorded.rows is not rows:
+            recorded = self._recorded[len(batch)] = _RecordedGradient(self.flow, rows, batch)
+        return recorded.replay(batch)
 
     @torch.no_grad()
     def log_prob(self, rows: Rows) -> Tensor:
@@ -56,6 +64,38 @@ class Likelihood:
         size = rows_at_once(rows)
         parts = [slice(start, start + size) for start in range(0, len(rows.values), size)]
         return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])
+
+
+def _add_gradient(flow: Flow, rows: Rows, batch: Tensor, workspace: Workspace) -> Tensor:
+    total = rows.values.new_zeros(())
+    for part in batch.split(rows_at_once(rows)):
+        with workspace.round():
+            loss = -(rows.weight[part] * flow.log_prob(*rows.given(part))).sum() / len(batch)
+            torch.autograd.backward(loss)
+        total += loss.detach()
+    return total
+
+
+class _RecordedGradient:
+    """The gradient of batches of one size on CUDA, as a single launch.
+
+    A step of a small flow is hundreds of kernels that each take less time than their launch. They are recorded once, without
+    being run, and then all run at a word.
+    """
+
+    def __init__(self, flow: Flow, rows: Rows, batch: Tensor) -> None:
+        self.rows = rows
+        self._batch = batch.clone()
+        self._graph = torch.cuda.CUDAGraph()
+        with _recording, torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            # What it computes stays in memory that belongs to the recording: a workspace of its own.
+            self._loss = _add_gradient(flow, rows, self._batch, Workspace())
+
+    def replay(self, batch: Tensor) -> Tensor:
+        """Add the gradient of another batch, and give its loss until the next call."""
+        self._batch.copy_(batch)
+        self._graph.replay()
+        return self._loss
 
 
 def rows_at_once(rows: Rows) -> int:
