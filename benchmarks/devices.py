@@ -1,7 +1,7 @@
 """Default fits on the CPU and on CUDA, and how long a training step of a large table takes on CUDA.
 
     pip install -e .
-    python benchmarks/cuda.py [--sizes 500,5000,50000] [--fits 1] [--threads 2]
+    python benchmarks/devices.py [--sizes 500,5000,50000] [--fits 1] [--threads 2]
 
 The first table: ``NeuralSplineFlowDensity()`` on rows of a mixture in eight columns, fitted on each device in turn; median seconds
 of a fit, and the mean log-density of 10,000 other rows. The second: milliseconds of a step of spline flows of several sizes on a
