@@ -1,4 +1,4 @@
-"""The detector: averaged log-densities, a threshold, and what is known about rows that no density has seen."""
+"""The detector: scores from many densities, a threshold, and what is known about rows that no density has seen."""
 
 from numbers import Integral, Real
 
@@ -14,20 +14,20 @@ from ..utils._random import MAX_SEED, draw_seed
 from ..utils._sklearn import HasMethods, Interval, StrOptions, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
 from ._calibration import benjamini_hochberg, conformal_p_values
-from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps
+from ._members import MAX_DEFAULT_COLUMNS, MAX_DEFAULT_ROWS, default_kinds, draw_features, fit_member, grid_steps, in_support
 from ._reasons import ordinary_ranges, repair, typical_values
+from ._scores import SCORES, log_densities
 
 # Tukey's inner fence: so many interquartile ranges under the lower quartile.
 FENCE = 1.5
-# A log-density is at least this, so that means and differences of impossible rows are finite.
-LOWEST_LOG_DENSITY = -1e100
 
 
 class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     """Outliers are rows of low density: a detector over the densities of this package.
 
     The rows are divided into parts. For each part, densities are fitted to rows of the others, and the score of a row is the
-    mean of all log-densities. What each density leaves out serves to say how often a normal row scores as low.
+    mean of all log-densities, unless you choose another. What each density leaves out serves to say how often a normal row
+    scores as low.
 
     Parameters
     ----------
@@ -40,6 +40,19 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     max_samples : int or "auto", default="auto"
         Number of rows that a density is fitted to, drawn at random from those that it may see. "auto" is 1,000 for the
         package's own choice and all of them for yours.
+    score_type : {"log_density", "typicality", "latent", "waic"}, default="log_density"
+        What the score of a row is; always the higher, the more normal.
+
+        - "log_density": the mean of its log-densities.
+        - "typicality": minus the mean distance of its log-densities from typical ones [3]_. Rows that are too likely are
+          outliers too. Typical for a density is the median of the rows that it may see.
+        - "latent": the mean of minus half the squared norm of its latents, which are standard normal for rows of the density:
+          its log-density there but for a constant, without the volume that the map to the latents takes up [4]_. Needs
+          densities with ``transform``.
+        - "waic": the mean of its log-densities less their variance [5]_. Rows are outliers that the densities disagree on.
+    support_fraction : float, default=1.0
+        Share of the rows that the densities are fitted to in the end, in (0, 1]. If it is less than 1, they are fitted twice:
+        the second time without those rows that scored lowest after the first. For training rows with outliers among them.
     contamination : "auto" or float, default="auto"
         Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
@@ -64,6 +77,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         For each part, ascending scores of its rows under the densities that haven't seen them. Empty with a single part.
     discrete_features_ : ndarray of shape (n_features,), dtype bool
         Which columns hold few values, each many times, or only one.
+    typical_log_densities_ : ndarray of shape (n_parts, n_densities_of_part) or None
+        For each density the median log-density of the rows that it may see; None unless ``score_type`` is "typicality".
     typical_values_ : list of ndarray
         For each column ascending values that ``explain`` tries.
     n_features_in_ : int
@@ -107,15 +122,30 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         "estimator": [HasMethods(["fit", "score_samples"]), None],
         "n_parts": [Interval(Integral, 1, None, closed="left")],
         "max_samples": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "score_type": [StrOptions(set(SCORES))],
+        "support_fraction": [Interval(Real, 0, 1, closed="right")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, *, n_parts=5, max_samples="auto", contamination="auto", n_jobs=None, random_state=None):
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_parts=5,
+        max_samples="auto",
+        score_type="log_density",
+        support_fraction=1.0,
+        contamination="auto",
+        n_jobs=None,
+        random_state=None,
+    ):
         self.estimator = estimator
         self.n_parts = n_parts
         self.max_samples = max_samples
+        self.score_type = score_type
+        self.support_fraction = support_fraction
         self.contamination = contamination
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -139,46 +169,69 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the input isn't a finite numeric table or if a density can't be fitted.
+            If the input isn't a finite numeric table, if a density can't be fitted, or if it has no ``transform`` and
+            ``score_type`` is "latent".
         """
         with fitted_attributes_restored_on_error(self):
             return self._fit(X)
 
     def _fit(self, X):
         X = validate_data(self, X, dtype=np.float64, order="C")
+        kinds = default_kinds() if self.estimator is None else [self.estimator]
+        if self.score_type == "latent" and not all(hasattr(kind, "transform") for kind in kinds):
+            raise ValueError(
+                f"score_type='latent' needs a density with a method transform, which maps rows to latents. {self.estimator} has"
+                " none: choose another score_type, or another estimator, such as MixtureDensity()."
+            )
         rng = np.random.RandomState(draw_seed(self.random_state))
         # Sorted, so that the order in which they came doesn't matter; equal ones stay apart, as they count for each other.
         distinct, weight = canonical_rows(X, np.ones(len(X)))
         rows = np.repeat(distinct, np.rint(weight * (len(X) / len(distinct))).astype(int), axis=0)
         n_parts = min(self.n_parts, max(1, len(rows) // 2))
         part = rng.permutation(len(rows)) % n_parts
-        kinds = default_kinds() if self.estimator is None else [self.estimator]
         max_rows = self.max_samples
         if max_rows == "auto":
             max_rows = MAX_DEFAULT_ROWS if self.estimator is None else len(rows)
         n_features, n_members = rows.shape[1], n_parts * len(kinds)
         width = n_features if self.estimator is not None else max(MAX_DEFAULT_COLUMNS, -(-n_features // n_members))
         features = draw_features(n_features, width, n_members, rng)
-        steps = grid_steps(rows)
-        seeds = rng.randint(MAX_SEED, size=n_members)
-        members = [clone(kind) for _ in range(n_parts) for kind in kinds]
-
-        def fit(i):
-            seen = rows if n_parts == 1 else rows[part != i // len(kinds)]
-            fit_member(members[i], seen, features[i], steps, max_rows, np.random.RandomState(seeds[i]))
-
-        with discrete_columns_warned_about():
-            in_threads(fit, n_members, self._effective_n_jobs())
-        self.estimators_ = [members[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
         self.estimators_features_ = [features[k * len(kinds) : (k + 1) * len(kinds)] for k in range(n_parts)]
+        steps = grid_steps(rows)
+        seeds = rng.randint(MAX_SEED, size=(n_parts, len(kinds)))
+        self.score_type_ = self.score_type
+        seen = [(part != k) | (n_parts == 1) for k in range(n_parts)]
+        with discrete_columns_warned_about():
+            answers = self._fit_densities(kinds, rows, seen, steps, max_rows, seeds)
+            if self.support_fraction < 1:
+                # By scores of the part's own densities: those of the others know its rows, and its p-values must not.
+                seen = [in_support(self._scores(answers, k), seen[k], self.support_fraction) for k in range(n_parts)]
+                answers = self._fit_densities(kinds, rows, seen, steps, max_rows, seeds)
         # Nothing lies between the values of a constant column either.
         self.discrete_features_ = (steps > 0) | np.array([is_constant(x) for x in rows.T])
         self.typical_values_ = typical_values(rows, self.discrete_features_)
-        scores = self._part_scores(rows)
-        self.training_scores_ = np.sort(scores.mean(axis=0))
-        self.calibration_scores_ = [np.sort(scores[k, part == k]) for k in range(n_parts)] if n_parts > 1 else []
+        self.training_scores_ = np.sort(self._scores(answers))
+        calibrated = range(n_parts) if n_parts > 1 else []
+        self.calibration_scores_ = [np.sort(self._scores(answers, k)[part == k]) for k in calibrated]
         self._set_offset(self.contamination)
         return self
+
+    def _fit_densities(self, kinds, rows, seen, steps, max_rows, seeds):
+        """Fit those of each part to some of the rows that it may see, and return what they answer about all rows."""
+        n_parts, n_kinds = seeds.shape
+        self.estimators_ = [[clone(kind) for kind in kinds] for _ in range(n_parts)]
+
+        def fit(i):
+            k, j = divmod(i, n_kinds)
+            rng = np.random.RandomState(seeds[k, j])
+            fit_member(self.estimators_[k][j], rows[seen[k]], self.estimators_features_[k][j], steps, max_rows, rng)
+
+        in_threads(fit, n_parts * n_kinds, self._effective_n_jobs())
+        answers = self._answers(rows)
+        typical = None
+        if self.score_type_ == "typicality":
+            typical = np.array([np.median(of_part[:, may_see], axis=1) for of_part, may_see in zip(answers, seen, strict=True)])
+        self.typical_log_densities_ = typical
+        return answers
 
     def _effective_n_jobs(self):
         return 1 if self.n_jobs is None and self.estimator is None else self.n_jobs
@@ -190,21 +243,27 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         else:
             self.offset_ = np.percentile(self.training_scores_, 100 * contamination)
 
-    def _part_scores(self, X):
-        """Mean log-density of each row under the densities that haven't seen each part, shape (n_parts, n_samples)."""
+    def _answers(self, X, ask=None):
+        """What each density answers about each row if asked for the score, shape (n_parts, n_densities_of_part, n_samples)."""
+        ask = SCORES[self.score_type_].ask if ask is None else ask
         members = [member for members in self.estimators_ for member in members]
         features = [columns for features in self.estimators_features_ for columns in features]
-        log_densities = np.empty((len(members), len(X)))
+        answers = np.empty((len(members), len(X)))
 
-        def score(i):
-            seen = X if len(features[i]) == X.shape[1] else X[:, features[i]]
-            log_densities[i] = np.maximum(members[i].score_samples(seen), LOWEST_LOG_DENSITY)
+        def query(i):
+            answers[i] = ask(members[i], X if len(features[i]) == X.shape[1] else X[:, features[i]])
 
-        in_threads(score, len(members), self._effective_n_jobs())
-        return log_densities.reshape(len(self.estimators_), -1, len(X)).mean(axis=1)
+        in_threads(query, len(members), self._effective_n_jobs())
+        return answers.reshape(len(self.estimators_), -1, len(X))
+
+    def _scores(self, answers, part=None):
+        """Scores from the answers of all densities, or of those that haven't seen a part."""
+        chosen = slice(None) if part is None else slice(part, part + 1)
+        typical = None if self.typical_log_densities_ is None else self.typical_log_densities_[chosen].ravel()
+        return SCORES[self.score_type_].combine(answers[chosen].reshape(-1, answers.shape[2]), typical)
 
     def score_samples(self, X):
-        """Compute how normal each row is: the mean of its log-densities.
+        """Compute how normal each row is: the mean of its log-densities, or what ``score_type`` says.
 
         Parameters
         ----------
@@ -217,7 +276,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             Scores in nats, float64; the lower, the more of an outlier.
         """
         check_is_fitted(self)
-        return self._part_scores(validate_data(self, X, reset=False, dtype=np.float64)).mean(axis=0)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self._scores(self._answers(X))
 
     def decision_function(self, X):
         """Compute how far each row is from the threshold.
@@ -318,7 +378,9 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
                 "There are no p-values with a single part, as each density has seen all rows. Fit with n_parts of 2 or more,"
                 f" and with 4 rows or more. Got n_parts={self.n_parts} and {len(self.training_scores_)} rows."
             )
-        return conformal_p_values(self.calibration_scores_, self._part_scores(X))
+        answers = self._answers(X)
+        scores = np.array([self._scores(answers, k) for k in range(len(answers))])
+        return conformal_p_values(self.calibration_scores_, scores)
 
     def predict_fdr(self, X, alpha=0.05):
         """Tell outliers from normal rows such that a share of at most ``alpha`` of the outliers found are normal, in the mean.
@@ -392,9 +454,12 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         X = validate_data(self, X, reset=False, dtype=np.float64)
 
         def score_samples(X):
-            return self._part_scores(X).mean(axis=0)
+            return self._scores(self._answers(X))
+
+        def mean_log_density(X):
+            return self._answers(X, log_densities).mean(axis=(0, 1))
 
         values, discrete = self.typical_values_, self.discrete_features_
         repaired, contributions, baseline = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
-        ranges = ordinary_ranges(score_samples, repaired, contributions > 0, values, discrete)
+        ranges = ordinary_ranges(mean_log_density, repaired, contributions > 0, values, discrete)
         return Bunch(contributions=contributions, baseline=baseline, repaired=repaired, ranges=ranges)

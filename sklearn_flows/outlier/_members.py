@@ -76,6 +76,27 @@ def draw_features(n_features, width, n_members, rng):
     return features
 
 
+def in_support(scores, seen, support_fraction):
+    """Choose rows that score highest.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples,)
+        Scores of all rows.
+    seen : ndarray of shape (n_samples,), dtype bool
+        Which rows to choose from.
+    support_fraction : float
+        Share of them to choose; those that score as the last of these are chosen too.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,), dtype bool
+        Which are chosen.
+    """
+    ascending = np.sort(scores[seen])
+    return seen & (scores >= ascending[-int(np.ceil(support_fraction * len(ascending)))])
+
+
 def fit_member(member, rows, features, steps, max_rows, rng):
     """Fit a density to some of the rows, blurred where their columns are discrete.
 

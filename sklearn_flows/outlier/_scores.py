@@ -1,0 +1,86 @@
+"""Scores: what is asked of each density about a row, and how the answers become one number, the higher the more normal."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# An answer is at least this, so that means, differences and variances of those for impossible rows are finite.
+LOWEST_ANSWER = -1e100
+
+
+class Score(NamedTuple):
+    """A kind of score.
+
+    Attributes
+    ----------
+    ask : callable
+        From a fitted density and rows to its answers, ndarray of shape (n_samples,).
+    combine : callable
+        From the answers of several densities, ndarray of shape (n_densities, n_samples), and the typical answer of each, which
+        only some need, ndarray of shape (n_densities,), to scores, ndarray of shape (n_samples,).
+    """
+
+    ask: Callable
+    combine: Callable
+
+
+def log_densities(density, X):
+    """Log-densities of rows.
+
+    Parameters
+    ----------
+    density : estimator object
+        A fitted density.
+    X : ndarray of shape (n_samples, n_features)
+        The rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Log-densities, finite.
+    """
+    return np.maximum(density.score_samples(X), LOWEST_ANSWER)
+
+
+def latent_closeness(density, X):
+    """How near the latents of rows are to the centre of the standard normal that they would follow.
+
+    Parameters
+    ----------
+    density : estimator object
+        A fitted density with ``transform``.
+    X : ndarray of shape (n_samples, n_features)
+        The rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Minus half the squared distance: but for a constant the log-density of the latents.
+    """
+    squared_norm = np.square(np.asarray(density.transform(X))).sum(axis=1)
+    # Latents so far out that they can't be represented may be NaN.
+    return np.maximum(-0.5 * np.where(np.isnan(squared_norm), np.inf, squared_norm), LOWEST_ANSWER)
+
+
+def mean(answers, typical):
+    """Mean of the answers."""
+    return answers.mean(axis=0)
+
+
+def mean_closeness(answers, typical):
+    """Minus the mean distance of the answers from typical ones."""
+    return -np.abs(answers - typical[:, None]).mean(axis=0)
+
+
+def mean_less_variance(answers, typical):
+    """Mean of the answers less their variance."""
+    return answers.mean(axis=0) - answers.var(axis=0)
+
+
+SCORES = {
+    "log_density": Score(log_densities, mean),
+    "typicality": Score(log_densities, mean_closeness),
+    "latent": Score(latent_closeness, mean),
+    "waic": Score(log_densities, mean_less_variance),
+}
