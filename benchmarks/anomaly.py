@@ -22,7 +22,12 @@ tables; seconds are for a fit and scoring. The methods:
 - knn: the distance of the fifth nearest of the other rows.
 - ecod: PyOD's ``ECOD``, where it is installed.
 
-All but flow, iforest and ecod see standardised columns. Results are kept in ``FILE`` and not computed again; with
+and, if ``--methods`` names them, what else the detector can do:
+
+- typicality, latent, waic: ``FlowOutlierDetector(score_type=...)``.
+- support: ``FlowOutlierDetector(support_fraction=0.9)``.
+
+``lof``, ``ocsvm``, ``envelope`` and ``knn`` see standardised columns. Results are kept in ``FILE`` and not computed again; with
 ``--max-time`` no further cell is begun after so many seconds. ``--speed`` times flow and iforest on 50,000 rows of 10 columns
 instead, and prints the ratio.
 """
@@ -31,6 +36,7 @@ import argparse
 import json
 import time
 import warnings
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,8 +72,8 @@ def load(path, protocol, seed):
     return X[normal[:half]], X[scored], y[scored]
 
 
-def flow(X, queries, seed):
-    return FlowOutlierDetector(random_state=seed).fit(X).score_samples(queries)
+def flow(X, queries, seed, **parameters):
+    return FlowOutlierDetector(random_state=seed, **parameters).fit(X).score_samples(queries)
 
 
 def iforest(X, queries, seed):
@@ -111,6 +117,8 @@ def ecod(X, queries, seed):
 
 
 METHODS = {method.__name__: method for method in (flow, iforest, lof, ocsvm, envelope, knn, ecod)}
+OPTIONS = {score_type: partial(flow, score_type=score_type) for score_type in ("typicality", "latent", "waic")}
+OPTIONS["support"] = partial(flow, support_fraction=0.9)
 
 
 def compute(paths, methods, seeds, results, file, max_time):
@@ -127,7 +135,7 @@ def compute(paths, methods, seeds, results, file, max_time):
                     start = time.perf_counter()
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        score = -METHODS[method](X, queries, seed)
+                        score = -(METHODS | OPTIONS)[method](X, queries, seed)
                     seconds = time.perf_counter() - start
                     results[f"{method}/{path.stem}/{protocol}/{seed}"] = [
                         100 * roc_auc_score(y, score),

@@ -41,18 +41,18 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Number of rows that a density is fitted to, drawn at random from those that it may see. "auto" is 1,000 for the
         package's own choice and all of them for yours.
     score_type : {"log_density", "typicality", "latent", "waic"}, default="log_density"
-        What the score of a row is; always the higher, the more normal.
+        What the score of a row is. The higher, the more normal.
 
         - "log_density": the mean of its log-densities.
-        - "typicality": minus the mean distance of its log-densities from typical ones [3]_. Rows that are too likely are
-          outliers too. Typical for a density is the median of the rows that it may see.
-        - "latent": the mean of minus half the squared norm of its latents, which are standard normal for rows of the density:
-          its log-density there but for a constant, without the volume that the map to the latents takes up [4]_. Needs
-          densities with ``transform``.
-        - "waic": the mean of its log-densities less their variance [5]_. Rows are outliers that the densities disagree on.
+        - "typicality": minus the mean distance of its log-densities from those of typical rows [2]_. Rows that are too likely
+          are outliers too. Typical for a density is the median of the rows that it may see.
+        - "latent": minus half the squared norm of its latents, in the mean. But for a constant this is their log-density, as
+          they are standard normal; how much the map to them stretches space doesn't count [3]_. Needs densities with
+          ``transform``.
+        - "waic": the mean of its log-densities less their variance [4]_. Rows that the densities disagree on are outliers too.
     support_fraction : float, default=1.0
-        Share of the rows that the densities are fitted to in the end, in (0, 1]. If it is less than 1, they are fitted twice:
-        the second time without those rows that scored lowest after the first. For training rows with outliers among them.
+        Share of the rows that the densities may see in the end, in (0, 1]. With less than 1 they are fitted twice: the second
+        time without the rows that score lowest after the first, as outliers among the training rows should.
     contamination : "auto" or float, default="auto"
         Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
@@ -95,7 +95,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     Notes
     -----
     Training rows may hold outliers. Densities that see few rows are less likely to follow a group of them, and the mean of
-    logarithms, unlike that of densities, is low where only some of the densities know the row [2]_.
+    logarithms, unlike that of densities, is low where only some of the densities know the row [5]_.
 
     A density may be as high as it likes at values that repeat. So the densities are fitted to rows with uniform noise of one
     grid step on discrete columns.
@@ -105,7 +105,12 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     References
     ----------
     .. [1] Tukey, "Exploratory Data Analysis", 1977.
-    .. [2] Zimek, Gaudet, Campello and Sander, "Subsampling for Efficient and Effective Unsupervised Outlier Detection
+    .. [2] Nalisnick, Matsukawa, Teh and Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep Generative Models Using
+       Typicality", 2019.
+    .. [3] Rudolph, Wandt and Rosenhahn, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing Flows",
+       Proceedings of WACV, 2021.
+    .. [4] Choi, Jang and Alemi, "WAIC, but Why? Generative Ensembles for Robust Anomaly Detection", 2018.
+    .. [5] Zimek, Gaudet, Campello and Sander, "Subsampling for Efficient and Effective Unsupervised Outlier Detection
        Ensembles", Proceedings of KDD, 2013.
 
     Examples
@@ -347,7 +352,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         samples and whatever the densities are worth [1]_. This holds where the first part has 1,000 rows or more, and only it
         is compared with. With fewer rows all parts are, in turn (cross-conformal p-values [2]_): what is proved then is
         :math:`2 \\alpha` for large tables [3]_, what is found is about :math:`\\alpha`. Training rows have no valid p-values,
-        and outliers among them make the p-values too large.
+        and outliers among them make the p-values too large. Rows that ``support_fraction`` leaves out of a fit are among those
+        compared with, so all of this holds for every ``support_fraction``, and for every ``score_type``.
 
         Parameters
         ----------
@@ -421,8 +427,10 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
         The column that gains most by another value, given all others, gets it; then the next, until the row scores like the
         median of the training rows or no column gains a nat. What each gained adds up to the difference of the scores of the
-        repaired row and of the row itself: the difference of two log-densities is the sum of those between rows that differ in
-        one column (Brook's lemma [1]_). This needs nothing but scores, so it holds for every density.
+        repaired row and of the row itself: it is the sum of the differences between rows that differ in one column (for
+        log-densities Brook's lemma [1]_). This needs nothing but scores, so it holds for every density and every
+        ``score_type``. A row that is too likely (``score_type="typicality"``) is made typical by any column that is moved far:
+        its contributions add up too, but say little.
 
         Parameters
         ----------
@@ -440,10 +448,10 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             baseline : ndarray of shape (n_samples,)
                 Scores of the repaired rows: ``baseline - contributions.sum(axis=1)`` is ``score_samples(X)``.
             repaired : ndarray of shape (n_samples, n_features)
-                The rows with the likeliest values instead of those that were repaired.
+                The rows with the values that gain most instead of those that were repaired.
             ranges : ndarray of shape (n_samples, n_features, 2)
                 Where the value of a repaired column would have been ordinary, given the others as repaired: ends of the region
-                of the highest conditional density that holds 95 %. NaN where the value was kept.
+                of the highest conditional density that holds 95 %, whatever the score is. NaN where the value was kept.
 
         References
         ----------
@@ -456,10 +464,10 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         def score_samples(X):
             return self._scores(self._answers(X))
 
-        def mean_log_density(X):
+        def mean_log_densities(X):
             return self._answers(X, log_densities).mean(axis=(0, 1))
 
         values, discrete = self.typical_values_, self.discrete_features_
         repaired, contributions, baseline = repair(score_samples, X, values, discrete, np.median(self.training_scores_))
-        ranges = ordinary_ranges(mean_log_density, repaired, contributions > 0, values, discrete)
+        ranges = ordinary_ranges(mean_log_densities, repaired, contributions > 0, values, discrete)
         return Bunch(contributions=contributions, baseline=baseline, repaired=repaired, ranges=ranges)

@@ -44,7 +44,7 @@ def repair(score_samples, X, values, discrete, typical_score):
     """Give columns of each row other values, the one that gains most first, until the row is typical.
 
     The gains divide the difference of the scores of the repaired row and of the row itself: as in Brook's lemma [1]_ it is the
-    sum of differences between rows that differ in one column.
+    sum of differences between rows that differ in one column, whatever the score.
 
     Parameters
     ----------
@@ -97,13 +97,13 @@ def repair(score_samples, X, values, discrete, typical_score):
     return repaired, contributions, scores
 
 
-def ordinary_ranges(score_samples, repaired, is_repaired, values, discrete):
+def ordinary_ranges(log_densities, repaired, is_repaired, values, discrete):
     """Find the values of repaired columns that would have been ordinary, given the other columns as repaired.
 
     Parameters
     ----------
-    score_samples : callable
-        From rows to scores.
+    log_densities : callable
+        From rows to log-densities, which needn't be normalised.
     repaired : ndarray of shape (n_samples, n_features)
         The rows with their new values.
     is_repaired : ndarray of shape (n_samples, n_features), dtype bool
@@ -132,13 +132,13 @@ def ordinary_ranges(score_samples, repaired, is_repaired, values, discrete):
             near = np.linspace(low, high, N_VALUES, axis=1)
             first, last = _neighbours(candidates, candidates[[0, -1]])
             coarse = np.sort(np.column_stack([near, np.repeat([[*candidates, first[0], last[1]]], len(rows), axis=0)]), axis=1)
-            log_density = _scores_of_values(score_samples, rows, j, coarse)
+            log_density = _scores_of_values(log_densities, rows, j, coarse)
             matters = log_density > log_density.max(axis=1, keepdims=True) - NEGLIGIBLE
             at, left = np.arange(len(rows)), matters.argmax(axis=1)
             right = coarse.shape[1] - 1 - matters[:, ::-1].argmax(axis=1)
             low, high = coarse[at, np.maximum(left - 1, 0)], coarse[at, np.minimum(right + 1, coarse.shape[1] - 1)]
             grid = np.linspace(low, high, N_VALUES_OF_RANGE, axis=1)
-        log_density = _scores_of_values(score_samples, rows, j, grid)
+        log_density = _scores_of_values(log_densities, rows, j, grid)
         mass = np.exp(log_density - log_density.max(axis=1, keepdims=True))
         mass /= mass.sum(axis=1, keepdims=True)
         by_density = np.argsort(-log_density, axis=1)

@@ -43,44 +43,31 @@ def log_densities(density, X):
     return np.maximum(density.score_samples(X), LOWEST_ANSWER)
 
 
-def latent_closeness(density, X):
-    """How near the latents of rows are to the centre of the standard normal that they would follow.
-
-    Parameters
-    ----------
-    density : estimator object
-        A fitted density with ``transform``.
-    X : ndarray of shape (n_samples, n_features)
-        The rows.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-        Minus half the squared distance: but for a constant the log-density of the latents.
-    """
+def _log_densities_of_latents(density, X):
+    """Up to a constant, and finite: minus half the squared norm of what should be standard normal."""
     squared_norm = np.square(np.asarray(density.transform(X))).sum(axis=1)
     # Latents so far out that they can't be represented may be NaN.
     return np.maximum(-0.5 * np.where(np.isnan(squared_norm), np.inf, squared_norm), LOWEST_ANSWER)
 
 
-def mean(answers, typical):
+def _mean(answers, typical):
     """Mean of the answers."""
     return answers.mean(axis=0)
 
 
-def mean_closeness(answers, typical):
+def _mean_closeness(answers, typical):
     """Minus the mean distance of the answers from typical ones."""
     return -np.abs(answers - typical[:, None]).mean(axis=0)
 
 
-def mean_less_variance(answers, typical):
+def _mean_less_variance(answers, typical):
     """Mean of the answers less their variance."""
     return answers.mean(axis=0) - answers.var(axis=0)
 
 
 SCORES = {
-    "log_density": Score(log_densities, mean),
-    "typicality": Score(log_densities, mean_closeness),
-    "latent": Score(latent_closeness, mean),
-    "waic": Score(log_densities, mean_less_variance),
+    "log_density": Score(log_densities, _mean),
+    "typicality": Score(log_densities, _mean_closeness),
+    "latent": Score(_log_densities_of_latents, _mean),
+    "waic": Score(log_densities, _mean_less_variance),
 }
