@@ -52,7 +52,7 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         - "waic": the mean of its log-densities less their variance [4]_. Rows that the densities disagree on are outliers too.
     support_fraction : float, default=1.0
         Share of the rows that the densities may see in the end, in (0, 1]. With less than 1 they are fitted twice: the second
-        time without the rows that score lowest after the first, as outliers among the training rows should.
+        time without the rows that score lowest after the first, among which outliers of the training rows should be.
     contamination : "auto" or float, default="auto"
         Share of the training rows that are outliers, at most 0.5: so many of them are under the threshold. "auto" puts the
         threshold at Tukey's fence of their scores, 1.5 interquartile ranges under the lower quartile [1]_.
@@ -71,6 +71,8 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         The columns that each of them sees: all, unless the package chose the densities and the table has more than 40.
     offset_ : float
         The threshold: ``decision_function`` is ``score_samples`` less this.
+    score_type_ : str
+        The ``score_type`` of the fit.
     training_scores_ : ndarray of shape (n_samples,)
         Scores of the training rows, ascending.
     calibration_scores_ : list of ndarray
@@ -249,7 +251,10 @@ class FlowOutlierDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             self.offset_ = np.percentile(self.training_scores_, 100 * contamination)
 
     def _answers(self, X, ask=None):
-        """What each density answers about each row if asked for the score, shape (n_parts, n_densities_of_part, n_samples)."""
+        """What each density answers about each row, asked as the score asks if nothing else is said.
+
+        Shape (n_parts, n_densities_of_part, n_samples).
+        """
         ask = SCORES[self.score_type_].ask if ask is None else ask
         members = [member for members in self.estimators_ for member in members]
         features = [columns for features in self.estimators_features_ for columns in features]

@@ -51,17 +51,14 @@ def _log_densities_of_latents(density, X):
 
 
 def _mean(answers, typical):
-    """Mean of the answers."""
     return answers.mean(axis=0)
 
 
 def _mean_closeness(answers, typical):
-    """Minus the mean distance of the answers from typical ones."""
     return -np.abs(answers - typical[:, None]).mean(axis=0)
 
 
 def _mean_less_variance(answers, typical):
-    """Mean of the answers less their variance."""
     return answers.mean(axis=0) - answers.var(axis=0)
 
 
