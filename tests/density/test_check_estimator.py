@@ -40,6 +40,7 @@ SMALL_ESTIMATORS = [
     FlowMatchingDensity((8,), max_iter=2),
     StackingDensity([("flow", MAFDensity(**SMALL)), ("mixture", MixtureDensity())], n_parts=2),
     FlowOutlierDetector(),
+    FlowOutlierDetector(MixtureDensity(1), n_parts=2, score_type="typicality", support_fraction=0.9),
 ]
 
 CHECK_IN_A_FRESH_INTERPRETER = """
