@@ -173,6 +173,21 @@ def test_the_support_leaves_planted_outliers_out(estimator):
     assert (trimmed.set_contamination(0.1).predict(X) == -1).nonzero()[0].tolist() == list(range(270, 300))
 
 
+def test_rows_are_left_out_by_densities_that_have_not_seen_the_part(rows):
+    # Or p-values would depend on their own rows.
+    class Recording(ProductOfNormals):
+        def fit(self, X):
+            self.rows_ = X[np.lexsort(X.T)]
+            return super().fit(X)
+
+    all_rows = FlowOutlierDetector(Recording(), n_parts=3, random_state=0).fit(rows)
+    trimmed = FlowOutlierDetector(Recording(), n_parts=3, support_fraction=0.75, random_state=0).fit(rows)
+    for (first,), (second,) in zip(all_rows.estimators_, trimmed.estimators_, strict=True):
+        scores = first.score_samples(first.rows_)
+        assert len(first.rows_) == 200
+        np.testing.assert_array_equal(second.rows_, first.rows_[scores >= np.sort(scores)[50]])
+
+
 def test_a_support_of_all_rows_changes_nothing_and_is_a_share(rows):
     plain = FlowOutlierDetector(ProductOfNormals(), random_state=0).fit(rows)
     nearly_all = FlowOutlierDetector(ProductOfNormals(), support_fraction=0.9999, random_state=0).fit(rows)
