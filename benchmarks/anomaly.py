@@ -26,6 +26,7 @@ and, if ``--methods`` names them, what else the detector can do:
 
 - typicality, latent, waic: ``FlowOutlierDetector(score_type=...)``.
 - support: ``FlowOutlierDetector(support_fraction=0.9)``.
+- mixture, mixture-support: the same two with a single flexible density for each part, ``MixtureDensity()``, of 1,000 rows.
 
 ``lof``, ``ocsvm``, ``envelope`` and ``knn`` see standardised columns. Results are kept in ``FILE`` and not computed again; with
 ``--max-time`` no further cell is begun after so many seconds. ``--speed`` times flow and iforest on 50,000 rows of 10 columns
@@ -49,7 +50,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from sklearn_flows import FlowOutlierDetector
+from sklearn_flows import FlowOutlierDetector, MixtureDensity
 
 MAX_ROWS = 10_000
 MAX_ROWS_OF_OCSVM = 5_000
@@ -117,8 +118,15 @@ def ecod(X, queries, seed):
 
 
 METHODS = {method.__name__: method for method in (flow, iforest, lof, ocsvm, envelope, knn, ecod)}
-OPTIONS = {score_type: partial(flow, score_type=score_type) for score_type in ("typicality", "latent", "waic")}
-OPTIONS["support"] = partial(flow, support_fraction=0.9)
+mixture = partial(flow, estimator=MixtureDensity(), max_samples=1_000)
+OPTIONS = {
+    "typicality": partial(flow, score_type="typicality"),
+    "latent": partial(flow, score_type="latent"),
+    "waic": partial(flow, score_type="waic"),
+    "support": partial(flow, support_fraction=0.9),
+    "mixture": mixture,
+    "mixture-support": partial(mixture, support_fraction=0.9),
+}
 
 
 def compute(paths, methods, seeds, results, file, max_time):
