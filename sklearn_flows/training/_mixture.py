@@ -98,13 +98,15 @@ class _Rows:
     ----------
     Z : ndarray of shape (n_samples, n_features)
         The rows.
+    diagonal : bool
+        Whether all covariances are diagonal: then squares are all that is needed.
     """
 
-    def __init__(self, Z: Floats) -> None:
+    def __init__(self, Z: Floats, diagonal: bool) -> None:
         self.Z = Z
         self.pairs: tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
-        if Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
-            i, j = np.triu_indices(Z.shape[1])
+        if diagonal or Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
+            i, j = np.diag_indices(Z.shape[1]) if diagonal else np.triu_indices(Z.shape[1])
             self.pairs = np.ascontiguousarray((Z[:, i] * Z[:, j]).T), i, j
 
     def second_moments(self, weight: Floats) -> Floats:
@@ -112,7 +114,7 @@ class _Rows:
         if self.pairs is None:
             return np.stack([(w * self.Z.T) @ self.Z for w in weight])
         products, i, j = self.pairs
-        result = np.empty((len(weight), self.Z.shape[1], self.Z.shape[1]))
+        result = np.zeros((len(weight), self.Z.shape[1], self.Z.shape[1]))
         result[:, i, j] = result[:, j, i] = weight @ products.T
         return result
 
@@ -213,7 +215,8 @@ def fit_mixture(
     total = weight.sum()
     centre = weight @ Z / total
     identity = np.eye(n_features)
-    rows, rows_val = _Rows(Z), _Rows(Z_val)
+    diagonal = diagonal_share == 1
+    rows, rows_val = _Rows(Z, diagonal), _Rows(Z_val, diagonal)
     group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
     responsibility = (group == np.arange(n_components)[:, None]).astype(np.float64)
     # How much a row counts for the centre and the scale of a component.
@@ -231,7 +234,7 @@ def fit_mixture(
         crossed = sums[:, :, None] * means[:, None, :]
         scatter = products - crossed - crossed.transpose(0, 2, 1)
         scatter += weighted.sum(axis=1)[:, None, None] * means[:, :, None] * means[:, None, :]
-        if diagonal_share == 1:
+        if diagonal:
             scatter *= identity
         within = scatter.sum(axis=0) / total
         prior = (1 - diagonal_share) * within + diagonal_share * np.diag(np.diag(within)) + MIN_VARIANCE * identity
@@ -322,15 +325,15 @@ def choose_mixture(
     best = numbers[0], priors[0], diagonal_shares[-1 if diagonal else -2], math.inf
     best_score = -math.inf
 
-    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int) -> None:
+    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int, to_beat: float | None = None) -> None:
         nonlocal best, best_score
-        n_worse = 0
+        highest, n_worse = best_score if to_beat is None else to_beat, 0
         for candidate in candidates:
             score = score_of(*candidate)
             if score > best_score:
-                best, best_score, n_worse = candidate, score, 0
-            else:
-                n_worse += 1
+                best, best_score = candidate, score
+            n_worse = 0 if score > highest else n_worse + 1
+            highest = max(highest, score)
             if n_worse == patience:
                 break
 
@@ -344,8 +347,13 @@ def choose_mixture(
     improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
         improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
+    if not diagonal and n_components is None:
+        # Many components of independent columns may be best where few of them are the worst.
+        improve([(n, best[1], 1.0, math.inf) for n in numbers[1:]], 2, to_beat=-math.inf)
+        if best[2] == 1:
+            improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if few and n_components is None:
-        judges = _Rows(rows_val)
+        judges = _Rows(rows_val, diagonal=False)
         tried += [(_score(mixture, judges, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
     score, mixture = max(tried, key=lambda pair: pair[0])
     return mixture, score

@@ -50,6 +50,20 @@ def test_a_single_gaussian_stays_one_or_nearly():
     assert mixture.log_density(test).mean() > single.score(test) - 0.03
 
 
+def test_groups_of_independent_columns_are_found_though_few_of_them_are_no_better_than_one_of_dependent_ones():
+    rng = np.random.RandomState(0)
+    centres, scales = rng.randn(8, 15), np.exp(0.5 * rng.randn(8, 15))
+
+    def draw(n_rows):
+        group = rng.randint(8, size=n_rows)
+        return centres[group] + scales[group] * rng.randn(n_rows, 15)
+
+    mixture, _ = choose(draw(300), draw(100))
+    off_diagonal = ~np.eye(15, dtype=bool)
+    assert not mixture.precisions_cholesky[:, off_diagonal].any()
+    assert len(mixture.shares) >= 8
+
+
 def test_few_rows_in_many_dimensions_are_no_trouble():
     rng = np.random.RandomState(0)
     rows, rows_val, test = (rng.randn(n, 20) for n in (25, 10, 500))
