@@ -3,9 +3,9 @@
     pip install -e .
     python benchmarks/devices.py [--sizes 500,5000,50000] [--fits 1] [--threads 2]
 
-The first table: ``NeuralSplineFlowDensity()`` on rows of a mixture in eight columns, fitted on each device in turn; median seconds
-of a fit, and the mean log-density of 10,000 other rows. The second: milliseconds of a step of spline flows of several sizes on a
-million rows of six columns, in the mean over steps, and how much of that is left when they aren't recorded.
+Printed first: milliseconds of a training step of spline flows of several sizes on a million rows of six columns, in the mean
+over steps, and those of steps that aren't recorded. Then: ``NeuralSplineFlowDensity()`` on rows of bent groups in eight
+columns, fitted on each device in turn; median seconds of a fit, and the mean log-density of 10,000 other rows.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def mixture_rows(n_rows, seed):
 
 
 def fits(sizes, n_fits):
-    """Print the first table."""
+    """Print what fits take."""
     test = mixture_rows(10_000, 1)
     print("| rows | " + " | ".join(f"{device}: seconds | log-density" for device in ("cpu", "cuda")) + " |")
     print("|--:|--:|--:|--:|--:|")
@@ -71,7 +71,7 @@ def milliseconds(n_transforms, width, batch_size, n_steps=200):
 
 
 def steps():
-    """Print the second table."""
+    """Print what steps take."""
     print("| layers | width | batch | ms per step | not recorded |\n|--:|--:|--:|--:|--:|")
     recorded_from = _likelihood.STEPS_BEFORE_RECORDING
     for n_transforms, width, batch_size in ((3, 128, 1024), (5, 256, 1024), (5, 256, 4096), (10, 256, 2048), (5, 512, 2048)):

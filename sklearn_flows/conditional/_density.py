@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..compiled import compiled_flow
 from ..cross_fitting import in_threads
-from ..density._defaults import default_batch_size, default_max_iter
+from ..density._defaults import MIN_ROWS_FOR_CUDA, default_batch_size, default_max_iter
 from ..density._queries import (
     FLOAT_DTYPES,
     MAX_CHUNK,
@@ -95,8 +95,8 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
     verbose : int, default=0
         Whether to tell of each flow that it is fitted.
     device : str, default="auto"
-        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flows live on
-        the CPU.
+        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one and 100,000 rows or more
+        to train with: fewer are trained as fast on the CPU. The fitted flows live on the CPU.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the held-out rows and the order of the batches. Pass an int for reproducible fits.
 
@@ -296,7 +296,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         n_train = len(parts[0][0])
         batch_size = default_batch_size(n_train) if self.batch_size == "auto" else self.batch_size
         max_iter = default_max_iter(n_train, batch_size, self.early_stopping) if self.max_iter == "auto" else self.max_iter
-        plan = Plan(max_iter, batch_size, resolve_device(self))
+        plan = Plan(max_iter, batch_size, resolve_device(self, cuda_pays=n_train >= MIN_ROWS_FOR_CUDA))
         members = [None] * n_members
         interrupted = False
 

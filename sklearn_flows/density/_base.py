@@ -47,6 +47,7 @@ from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
+    MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
     MIN_ROWS_FOR_MIXTURES,
     SHARE_OF_TIME_FOR_TRIALS,
@@ -95,9 +96,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     One that isn't trained by the likelihood in one pass of the flow says by what in ``_build_objective`` too.
     """
 
-    # How often an epoch visits each row, and how many of the usual steps an automatic fit takes.
+    # How often an epoch visits each row, how many of the usual steps an automatic fit takes, and from which number of rows on
+    # it is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
+    _min_rows_for_cuda = MIN_ROWS_FOR_CUDA
 
     _parameter_constraints = {
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
@@ -120,6 +123,15 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         "device": [str],
         "random_state": ["random_state"],
     }
+
+    def _choose_size(self, n_rows):
+        """Set what "auto" leaves open of the flow's size.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of distinct rows of the table.
+        """
 
     @abstractmethod
     def _build_flow(self, whitening, base, generator):
@@ -209,6 +221,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         seed = draw_seed(self.random_state)
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
+        if not continues:
+            self._choose_size(len(rows))
         n_copies = default_n_noisy_copies(len(rows)) if holds_images else 1
         n_teachers = 0
         if continues:
@@ -370,10 +384,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         def try_flow(i):
             encoding, flow, *start = candidates[i]
-            flow = copy.deepcopy(flow).float().requires_grad_(True).train().to(resolve_device(self))
             train, validation, units, units_val = self._encode_parts(
                 encoding, draws, (*validation_rows, np.arange(len(validation_rows[0])))
             )
+            flow = copy.deepcopy(flow).float().requires_grad_(True).train().to(train.values.device)
             try:
                 result = self._train_for_a_trial(flow, train, validation, seeds[i])
             except DivergedError:
@@ -431,7 +445,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return *self._encode_parts(encoding, part, part_val), early_stopping
 
     def _encode_parts(self, encoding, part, part_val):
-        device = resolve_device(self)
+        is_image = isinstance(encoding, ImageEncoding)
+        device = resolve_device(self, cuda_pays=is_image or len(part[2]) >= self._min_rows_for_cuda)
         train, units = _encode_rows(encoding, *part, device)
         validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
         return train, validation, units, units_val

@@ -7,7 +7,15 @@ MIN_ROWS_FOR_EARLY_STOPPING = 100
 # Optimiser steps of a fit: few where nothing tells when to stop, then in proportion to the square root of the number of rows.
 STEPS_WITHOUT_STOPPING = 30
 STEPS_PER_ROOT_ROW = 100
-MAX_STEPS = 10_000
+# From so many rows on the steps that a flow can use are more than can be waited for, and grow as the root of the rows.
+MANY_ROWS = 100_000
+STEPS_FOR_MANY_ROWS = 10_000
+MAX_BATCH_SIZE = 4_096
+# Layers of a flow, and with more rows than these: fewer are enough to follow what few rows tell.
+FEW_TRANSFORMS, MANY_TRANSFORMS = 3, 5
+MIN_ROWS_FOR_MANY_TRANSFORMS = 50_000
+# With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
+MIN_ROWS_FOR_CUDA = 100_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 1_000
 TEACHERS = 2
@@ -33,7 +41,7 @@ ENOUGH_NOISY_ROWS = 100_000
 
 
 def default_batch_size(n_rows):
-    """About four times the square root of the number of rows, as a power of two between 32 and 1024.
+    """About four times the square root of the number of rows, as a power of two between 32 and 4096.
 
     Parameters
     ----------
@@ -45,7 +53,7 @@ def default_batch_size(n_rows):
     int
         Largest batch.
     """
-    return 2 ** min(10, max(5, round(math.log2(4 * math.sqrt(n_rows)))))
+    return min(MAX_BATCH_SIZE, 2 ** max(5, round(math.log2(4 * math.sqrt(n_rows)))))
 
 
 def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_steps=1.0):
@@ -72,8 +80,25 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_st
     if n_rows < MIN_ROWS_FOR_EARLY_STOPPING and not early_stopping:
         n_steps = STEPS_WITHOUT_STOPPING
     else:
-        n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows)) * share_of_steps
+        most = STEPS_FOR_MANY_ROWS * max(1.0, math.sqrt(n_rows / MANY_ROWS))
+        n_steps = min(most, STEPS_PER_ROOT_ROW * math.sqrt(n_rows)) * share_of_steps
     return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
+
+
+def default_n_transforms(n_rows):
+    """Number of layers of a spline flow.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of distinct rows.
+
+    Returns
+    -------
+    int
+        3, or 5 for more than 50,000 rows.
+    """
+    return FEW_TRANSFORMS if n_rows <= MIN_ROWS_FOR_MANY_TRANSFORMS else MANY_TRANSFORMS
 
 
 def default_n_teachers(n_rows):

@@ -167,6 +167,7 @@ class FFJORDDensity(BaseFlowDensity):
     }
 
     _share_of_steps = 0.2
+    _min_rows_for_cuda = 0
 
     def __init__(
         self,

@@ -160,6 +160,7 @@ class FlowMatchingDensity(BaseFlowDensity):
 
     _n_visits = 10
     _share_of_steps = 1.0
+    _min_rows_for_cuda = 0
 
     def __init__(
         self,

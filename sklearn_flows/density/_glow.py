@@ -71,8 +71,8 @@ class GlowDensity(BaseFlowDensity):
         0 is silent, 1 tells about ten times in a fit how it goes, 2 after every epoch. Before scikit-learn 1.9 a tqdm bar takes
         the place of the lines where tqdm is installed; from 1.9 on, see ``sklearn.callback.ProgressBar`` for bars.
     device : str, default="auto"
-        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flow lives on
-        the CPU.
+        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one, for images or with 100,000
+        rows or more: smaller tables are trained as fast on the CPU. The fitted flow lives on the CPU.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the held-out rows, the order of the batches and the noise of pixels. Pass an int for
         reproducible fits.

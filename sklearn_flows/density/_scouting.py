@@ -13,7 +13,7 @@ from ._teacher import N_PARTS, STARTS
 MIN_ROWS = 1_000
 # Rows that the scouts see: a tenth, but at least and at most so many, and half of the rows at most.
 MIN_SEEN = 1_000
-MAX_SEEN = 10_000
+MAX_SEEN = 100_000
 # Share of the time that they have together, where time is limited.
 SHARE_OF_TIME = 0.2
 # Rows that judge them, of those that they haven't seen, at most.

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
+from ._defaults import default_n_transforms
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -15,8 +16,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
 
     Parameters
     ----------
-    n_transforms : int, default=3
-        Number of nonlinear layers.
+    n_transforms : int or "auto", default="auto"
+        Number of nonlinear layers. "auto" is 3, and 5 for more than 50,000 distinct rows.
     layer : {"autoregressive", "coupling"}, default="autoregressive"
         Kind of the layers. Autoregressive layers fit better; coupling layers sample as fast as they score.
     n_bins : int, default=8
@@ -69,8 +70,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         0 is silent, 1 tells about ten times in a fit how it goes, 2 after every epoch. Before scikit-learn 1.9 a tqdm bar takes
         the place of the lines where tqdm is installed; from 1.9 on, see ``sklearn.callback.ProgressBar`` for bars.
     device : str, default="auto"
-        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one. The fitted flow lives on
-        the CPU.
+        Where to train: a torch device such as "cpu" or "cuda:1". "auto" is CUDA where there is one and 100,000 rows or more
+        to train with: fewer are trained as fast on the CPU. The fitted flow lives on the CPU.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the held-out rows and the order of the batches. Pass an int for reproducible fits.
 
@@ -82,6 +83,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         What was done with the columns.
     base_ : str
         What training has started from.
+    n_transforms_ : int
+        Number of nonlinear layers.
     n_teachers_ : int
         How many times the mixture was fitted that the flow has learned from.
     encoding_ : TableEncoding
@@ -135,6 +138,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
 
     _parameter_constraints = {
         **BaseFlowDensity._parameter_constraints,
+        "n_transforms": [*BaseFlowDensity._parameter_constraints["n_transforms"], StrOptions({"auto"})],
         "layer": [StrOptions({"autoregressive", "coupling"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both")],
         "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
@@ -142,7 +146,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
 
     def __init__(
         self,
-        n_transforms=3,
+        n_transforms="auto",
         *,
         layer="autoregressive",
         n_bins=8,
@@ -189,13 +193,16 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.device = device
         self.random_state = random_state
 
+    def _choose_size(self, n_rows):
+        self.n_transforms_ = default_n_transforms(n_rows) if self.n_transforms == "auto" else self.n_transforms
+
     def _build_flow(self, whitening, base, generator):
         return spline_flow(
             whitening,
             layer=self.layer,
             n_bins=self.n_bins,
             tail_bound=self.tail_bound,
-            n_transforms=self.n_transforms,
+            n_transforms=self.n_transforms_ if self.n_transforms == "auto" else self.n_transforms,
             hidden_layer_sizes=self.hidden_layer_sizes,
             activation=self.activation,
             generator=generator,

@@ -19,21 +19,23 @@ def check_layer_sizes(hidden_layer_sizes):
         )
 
 
-def resolve_device(estimator):
+def resolve_device(estimator, cuda_pays=True):
     """Device that an estimator's parameter ``device`` means.
 
     Parameters
     ----------
     estimator : estimator object
         With a parameter ``device``: ``"auto"``, or a device as torch writes it.
+    cuda_pays : bool, default=True
+        Whether the computation is large enough to be faster on CUDA.
 
     Returns
     -------
     torch.device
-        The device. ``"auto"`` is CUDA where there is one.
+        The device. ``"auto"`` is CUDA where there is one and it pays.
     """
     if estimator.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if cuda_pays and torch.cuda.is_available() else "cpu")
     try:
         if estimator.device == "meta":
             raise RuntimeError("it computes nothing")

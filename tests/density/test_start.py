@@ -6,6 +6,7 @@ from sklearn.base import clone
 
 from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.distributions import StandardNormal, StudentMixture
+from sklearn_flows.transforms import MaskedAutoregressive
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
 SETTINGS = {"base": "mixture", "margins": "bent", "n_teachers": 0, "n_transforms": 2, "hidden_layer_sizes": (8,), "max_iter": 5}
@@ -80,3 +81,12 @@ def test_rows_are_a_set(density, ring):
     np.testing.assert_allclose(
         density.fit(repeated).score_samples(ring), density.fit(ring, sample_weight=weight).score_samples(ring)
     )
+
+
+@pytest.mark.parametrize(("n_transforms", "most_for_few", "expected"), [("auto", 600, 3), ("auto", 599, 5), (2, 599, 2)])
+def test_many_rows_are_fitted_by_more_layers(monkeypatch, ring, n_transforms, most_for_few, expected):
+    monkeypatch.setattr("sklearn_flows.density._defaults.MIN_ROWS_FOR_MANY_TRANSFORMS", most_for_few)
+    density = NeuralSplineFlowDensity(random_state=0, **SETTINGS | {"n_transforms": n_transforms, "max_iter": 1}).fit(ring)
+    assert density.n_transforms_ == expected
+    assert sum(isinstance(part, MaskedAutoregressive) for part in density.flow_.modules()) == expected
+    assert density.set_params(warm_start=True).fit(ring[:300]).n_transforms_ == expected

@@ -1,0 +1,52 @@
+"""Training on another device than the CPU."""
+
+import pytest
+import torch
+
+from sklearn_flows.distributions import StudentMixture
+from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
+from sklearn_flows.training._likelihood import STEPS_BEFORE_RECORDING, Likelihood
+from sklearn_flows.training._optim import FlatParameters
+
+SETTINGS = {"n_transforms": 2, "hidden_layer_sizes": (8, 8), "activation": "silu"}
+SPLINES = {"layer": "autoregressive", "n_bins": 4, "tail_bound": 5.0}
+
+
+def mixture(df):
+    return StudentMixture(torch.full((3,), 1 / 3), torch.arange(12.0).reshape(3, 4), torch.eye(4).expand(3, 4, 4).clone(), df)
+
+
+def build(family, base, generator):
+    settings = SETTINGS | (SPLINES if family is spline_flow else {})
+    return family(torch.eye(4, dtype=torch.float64), base=base, generator=generator, **settings)
+
+
+@pytest.mark.parametrize("family", [spline_flow, maf, iaf, realnvp, glow])
+@pytest.mark.parametrize("df", [None, float("inf"), torch.tensor([3.0, 8.0, float("inf")])], ids=["single", "normal", "heavy"])
+def test_a_step_reads_nothing_back(family, df, generator):
+    """On the device that computes nothing there is nothing to read: what asks for a number raises an error."""
+    flow = build(family, None if df is None else mixture(df), generator).to("meta")
+    rows = Rows(torch.empty(100, 4, device="meta"), torch.empty(100, device="meta"))
+    loss = Likelihood(flow).add_gradient(rows, torch.empty(32, dtype=torch.int64, device="meta"))
+    assert loss.device.type == "meta"
+    assert all(parameter.grad is not None for parameter in flow.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_recorded_gradients_are_those_of_the_steps(generator):
+    flow = build(spline_flow, mixture(5.0), generator).cuda()
+    parameters = FlatParameters(flow)
+    rows = Rows(torch.randn(500, 4, generator=generator).cuda(), torch.rand(500, generator=generator).cuda())
+    recorded, plain = Likelihood(flow), Likelihood(flow)
+    for i in range(STEPS_BEFORE_RECORDING + 10):
+        batch = torch.randperm(500, generator=generator)[: 64 + i % 2].cuda()
+        results = []
+        for likelihood in (recorded, plain):
+            likelihood._n_steps *= likelihood is recorded
+            loss = likelihood.add_gradient(rows, batch).item()
+            results.append((loss, parameters.gradients.clone()))
+            parameters.gradients.zero_()
+        assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+        torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            parameters.values.add_(0.01 * torch.randn(len(parameters.values), generator=generator).cuda())
