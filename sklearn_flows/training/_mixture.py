@@ -325,16 +325,29 @@ def choose_mixture(
     best = numbers[0], priors[0], diagonal_shares[-1 if diagonal else -2], math.inf
     best_score = -math.inf
 
-    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int, to_beat: float | None = None) -> None:
+    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int) -> None:
         nonlocal best, best_score
-        highest, n_worse = best_score if to_beat is None else to_beat, 0
+        n_worse = 0
         for candidate in candidates:
             score = score_of(*candidate)
             if score > best_score:
-                best, best_score = candidate, score
-            n_worse = 0 if score > highest else n_worse + 1
-            highest = max(highest, score)
+                best, best_score, n_worse = candidate, score, 0
+            else:
+                n_worse += 1
             if n_worse == patience:
+                break
+
+    def try_independent_columns() -> None:
+        """Double the components as long as that brings more than what is missing to the best."""
+        nonlocal best, best_score
+        last = -math.inf
+        for n in numbers[1:]:
+            candidate = n, best[1], 1.0, math.inf
+            score = score_of(*candidate)
+            missing, gained, last = best_score - score, score - last, score
+            if missing < 0:
+                best, best_score = candidate, score
+            elif missing > gained:
                 break
 
     improve([(n, *best[1:]) for n in numbers], 2)
@@ -348,8 +361,7 @@ def choose_mixture(
     if n_best != numbers[0]:  # what looked like many groups may be a single one with heavy tails
         improve([(numbers[0], *best[1:3], df) for df in DEGREES_OF_FREEDOM], 3)
     if not diagonal and n_components is None:
-        # Many components of independent columns may be best where few of them are the worst.
-        improve([(n, best[1], 1.0, math.inf) for n in numbers[1:]], 2, to_beat=-math.inf)
+        try_independent_columns()
         if best[2] == 1:
             improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if few and n_components is None:
