@@ -53,6 +53,7 @@ from ._defaults import (
     VALIDATION_DRAWS,
     default_base_of_images,
     default_batch_size,
+    default_learning_rate,
     default_max_iter,
     default_n_draws,
     default_n_noisy_copies,
@@ -238,6 +239,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         n_rows = len(train.values)
         n_distinct = n_rows // n_copies
         batch_size = default_batch_size(n_distinct) if self.batch_size == "auto" else self.batch_size
+        learning_rate = default_learning_rate(holds_images) if self.learning_rate == "auto" else self.learning_rate
         if self.max_iter != "auto":
             max_iter = self.max_iter
         elif self.max_time is not None:
@@ -292,7 +294,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     max_iter=max_iter,
                     max_time=None if self.max_time is None else max(1e-3, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
-                    learning_rate=self.learning_rate,
+                    learning_rate=learning_rate,
                     weight_decay=self.weight_decay,
                     early_stopping=start.early_stopping,
                     n_iter_no_change=self.n_iter_no_change,
@@ -412,7 +414,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
                 max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
                 batch_size=batch_size,
-                learning_rate=self.learning_rate,
+                learning_rate=default_learning_rate() if self.learning_rate == "auto" else self.learning_rate,
                 weight_decay=self.weight_decay,
                 early_stopping=True,
                 n_iter_no_change=self.n_iter_no_change,

@@ -252,5 +252,13 @@ def test_levels_by_default(image_shape, n_levels):
     assert resolve_n_levels(1, image_shape) == 1
 
 
+@pytest.mark.filterwarnings("ignore:A continuous density is not meaningful")
+@pytest.mark.parametrize(("settings", "rate"), [({"image_shape": (1, 8, 8)}, 1e-2), ({"n_teachers": 0}, 1e-3)])
+def test_images_take_a_higher_learning_rate_than_tables(Density, X, settings, rate):
+    settings = PLAIN | {"max_iter": 1} | settings
+    by_default = Density(**settings | {"learning_rate": "auto"}).fit(X)
+    assert by_default.loss_curve_ == Density(**settings | {"learning_rate": rate}).fit(X).loss_curve_
+
+
 def test_the_last_map_of_a_flow_over_images_whitens(fitted):
     assert isinstance(fitted.flow_.transform.transforms[-1], LULinear)
