@@ -230,7 +230,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
         if flow is None:
-            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, several=not holds_images), generator)
+            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, n_copies), generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -512,20 +512,22 @@ def _evenly_weighted(rows):
     return rows, np.ones(len(rows)), np.arange(len(rows))
 
 
-def _fit_base(base, train, validation, rng, several):
+def _fit_base(base, train, validation, rng, n_copies):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
-    ``several`` says whether that may be the mean of several mixtures. Of images it would take longer than their flow.
+    With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
+    take longer than the flow, and the copies of an image weigh as much as one row against the priors of the components.
     """
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
-    if base == "mixture" and several and len(train.values) > MIN_ROWS_FOR_MIXTURES:
+    if base == "mixture" and n_copies == 1 and len(train.values) > MIN_ROWS_FOR_MIXTURES:
         start = _fit_mixtures(*_on_the_host(train), rng)
     else:
         n_components = 1 if base == "student" else None
         with one_thread_if_small(0):
-            mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
+            values, weight = _on_the_host(train)
+            mixture, _ = choose_mixture(values, weight / n_copies, *_on_the_host(validation), rng, n_components)
         start = _as_distribution(mixture)
     if start.n_components == 1 and start.df.isinf().all():
         return start.precisions_cholesky[0].double(), None
