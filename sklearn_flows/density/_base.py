@@ -44,6 +44,7 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
+    COPIES_FOR_MIXTURE,
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
@@ -516,7 +517,8 @@ def _fit_base(base, train, validation, rng, n_copies):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
     With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
-    take longer than the flow, and the copies of an image weigh as much as one row against the priors of the components.
+    take longer than the flow, but one of two copies; and all copies of an image together weigh as much as one row against the
+    priors of the components.
     """
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
@@ -527,7 +529,8 @@ def _fit_base(base, train, validation, rng, n_copies):
         n_components = 1 if base == "student" else None
         with one_thread_if_small(0):
             values, weight = _on_the_host(train)
-            mixture, _ = choose_mixture(values, weight / n_copies, *_on_the_host(validation), rng, n_components)
+            n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
+            mixture, _ = choose_mixture(values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components)
         start = _as_distribution(mixture)
     if start.n_components == 1 and start.df.isinf().all():
         return start.precisions_cholesky[0].double(), None

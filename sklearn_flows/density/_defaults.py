@@ -25,8 +25,9 @@ EPOCHS_OF_A_TRIAL = 4
 EPOCHS_WITH_TEACHER = 14
 SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
-# image is repeated with other noise.
+# image is repeated with other noise, for the mixture and in all.
 MAX_PIXELS_FOR_MIXTURE = 1_024
+COPIES_FOR_MIXTURE = 2
 MARGINS_OF_IMAGES = "smooth"
 MAX_NOISY_COPIES = 10
 ENOUGH_NOISY_ROWS = 100_000
