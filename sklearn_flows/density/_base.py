@@ -517,8 +517,8 @@ def _fit_base(base, train, validation, rng, n_copies):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
     With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
-    take longer than the flow, but one of two copies; and all copies of an image together weigh as much as one row against the
-    priors of the components.
+    take longer than the flow, but one of two copies; and a copy counts only as its share of a row against the priors of the
+    components, since the copies of an image say nearly the same.
     """
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
