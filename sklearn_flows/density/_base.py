@@ -44,6 +44,7 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
+    COPIES_FOR_MIXTURE,
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
@@ -54,6 +55,7 @@ from ._defaults import (
     VALIDATION_DRAWS,
     default_base_of_images,
     default_batch_size,
+    default_learning_rate,
     default_max_iter,
     default_n_draws,
     default_n_noisy_copies,
@@ -243,7 +245,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
         if flow is None:
-            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, several=not holds_images), generator)
+            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, n_copies), generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -252,6 +254,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         n_rows = len(train.values)
         n_distinct = n_rows // n_copies
         batch_size = default_batch_size(n_distinct) if self.batch_size == "auto" else self.batch_size
+        learning_rate = default_learning_rate(holds_images) if self.learning_rate == "auto" else self.learning_rate
         if self.max_iter != "auto":
             max_iter = self.max_iter
         elif self.max_time is not None:
@@ -306,7 +309,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     max_iter=max_iter,
                     max_time=None if self.max_time is None else max(1e-3, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
-                    learning_rate=self.learning_rate,
+                    learning_rate=learning_rate,
                     weight_decay=self.weight_decay,
                     early_stopping=start.early_stopping,
                     n_iter_no_change=self.n_iter_no_change,
@@ -426,7 +429,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
                 max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
                 batch_size=batch_size,
-                learning_rate=self.learning_rate,
+                learning_rate=default_learning_rate() if self.learning_rate == "auto" else self.learning_rate,
                 weight_decay=self.weight_decay,
                 early_stopping=True,
                 n_iter_no_change=self.n_iter_no_change,
@@ -525,20 +528,24 @@ def _evenly_weighted(rows):
     return rows, np.ones(len(rows)), np.arange(len(rows))
 
 
-def _fit_base(base, train, validation, rng, several):
+def _fit_base(base, train, validation, rng, n_copies):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
-    ``several`` says whether that may be the mean of several mixtures. Of images it would take longer than their flow.
+    With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
+    take longer than the flow, but one of two copies; and a copy counts only as its share of a row against the priors of the
+    components, since the copies of an image say nearly the same.
     """
     whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
-    if base == "mixture" and several and len(train.values) > MIN_ROWS_FOR_MIXTURES:
+    if base == "mixture" and n_copies == 1 and len(train.values) > MIN_ROWS_FOR_MIXTURES:
         start = _fit_mixtures(*_on_the_host(train), rng)
     else:
         n_components = 1 if base == "student" else None
         with one_thread_if_small(0):
-            mixture, _ = choose_mixture(*_on_the_host(train), *_on_the_host(validation), rng, n_components)
+            values, weight = _on_the_host(train)
+            n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
+            mixture, _ = choose_mixture(values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components)
         start = _as_distribution(mixture)
     if start.n_components == 1 and start.df.isinf().all():
         return start.precisions_cholesky[0].double(), None

@@ -50,8 +50,8 @@ class GlowDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit. An epoch visits each image up to 10 times, each time with other noise.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=1e-3
-        Peak of the learning rate.
+    learning_rate : float or "auto", default="auto"
+        Peak of the learning rate. "auto" is 1e-3, and 1e-2 for images.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -163,7 +163,7 @@ class GlowDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=1e-3,
+        learning_rate="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,

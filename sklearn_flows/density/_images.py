@@ -1,7 +1,7 @@
 """What is special to estimators of densities whose rows are images."""
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ._defaults import default_n_noisy_copies
 IMAGE_CONSTRAINTS = {
     "image_shape": ["array-like", None],
     "n_levels": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "learning_rate": [Interval(Real, 0, 1e30, closed="right"), StrOptions({"auto"})],
 }
 
 

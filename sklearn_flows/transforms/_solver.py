@@ -36,9 +36,9 @@ def solve_adaptively(
 ) -> tuple[Tensor, Tensor]:
     """Solve :math:`dy / dt = f(y, t)` by the method of Dormand and Prince [1]_, each row with steps of its own.
 
-    Libraries choose one step for the whole batch, so that a row's solution, within the tolerance, depends on the other rows,
-    and the most difficult row sets the step of all. Here a row takes the steps that its own error asks for ([2]_, section
-    II.4), and leaves the computation when it has arrived.
+    With one step for the whole batch a row's solution would, within the tolerance, depend on the other rows, and the most
+    difficult row would set the step of all. Here a row takes the steps that its own error asks for ([2]_, section II.4), and
+    leaves the computation when it has arrived.
 
     Parameters
     ----------

@@ -177,6 +177,15 @@ def test_training_may_start_from_other_densities(Density, X, base):
     assert np.isfinite(density.score(X))
 
 
+def test_copies_of_images_do_not_hide_that_these_are_few():
+    # Counted as so many images, they would leave the mixture a single component.
+    start = PLAIN | {"max_iter": 1, "learning_rate": 1e-30, "image_shape": (1, 8, 8)}
+    X = load_digits().data[:400]
+    gaussian, mixture = (GlowDensity(**start | {"base": base}).fit(X) for base in ("normal", "auto"))
+    assert mixture.flow_.base.n_components >= 8
+    assert mixture.best_validation_score_ > gaussian.best_validation_score_ + 2
+
+
 def test_what_actnorm_sees_of_images_has_mean_0_and_variance_1_at_the_start(X, generator):
     levels = PixelLevels.fit(X)
     noisy = np.concatenate([levels.dequantise(X, np.random.RandomState(i)) for i in range(10)])
@@ -250,6 +259,14 @@ def test_bad_settings_are_refused_and_nothing_is_lost(Density, fitted, X, settin
 def test_levels_by_default(image_shape, n_levels):
     assert resolve_n_levels("auto", image_shape) == n_levels
     assert resolve_n_levels(1, image_shape) == 1
+
+
+@pytest.mark.filterwarnings("ignore:A continuous density is not meaningful")
+@pytest.mark.parametrize(("settings", "rate"), [({"image_shape": (1, 8, 8)}, 1e-2), ({"n_teachers": 0}, 1e-3)])
+def test_images_take_a_higher_learning_rate_than_tables(Density, X, settings, rate):
+    settings = PLAIN | {"max_iter": 1} | settings
+    by_default = Density(**settings | {"learning_rate": "auto"}).fit(X)
+    assert by_default.loss_curve_ == Density(**settings | {"learning_rate": rate}).fit(X).loss_curve_
 
 
 def test_the_last_map_of_a_flow_over_images_whitens(fitted):

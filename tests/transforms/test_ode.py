@@ -4,6 +4,8 @@ import pytest
 import torch
 import zuko
 
+from sklearn_flows.distributions import StandardNormal
+from sklearn_flows.flows import Flow
 from sklearn_flows.transforms import Inverse, NeuralODE, StepLimitError, VectorField
 from sklearn_flows.transforms._solver import solve_adaptively, solve_in_steps
 from sklearn_flows.transforms._vector_field import bend
@@ -44,6 +46,18 @@ def test_a_linear_field_is_solved_by_the_matrix_exponential(generator):
     speeds = torch.stack([(point[:, :n] @ matrix.T + shift).square().sum(dim=1) for point in points])
     simpson = torch.tensor([1.0, *([4.0, 2.0] * 100)[:-1], 1.0], dtype=torch.float64)[:, None] / 600
     torch.testing.assert_close(energy, (speeds * simpson).sum(dim=0), rtol=1e-6, atol=1e-6)
+
+
+def test_a_linear_field_makes_a_gaussian_of_a_gaussian(generator):
+    n = 3
+    matrix = 0.5 * torch.randn(n, n, generator=generator, dtype=torch.float64)
+    flow = Flow(NeuralODE(linear_field(matrix, torch.zeros(n)), rtol=1e-9, atol=1e-9), StandardNormal(n))
+    end = torch.linalg.matrix_exp(matrix)
+    x = torch.rand(50, n, generator=generator, dtype=torch.float64) @ end.T  # near enough that the field sees them unbent
+    with torch.no_grad():
+        log_density = flow.log_prob(x)
+    expected = torch.distributions.MultivariateNormal(torch.zeros(n, dtype=torch.float64), end @ end.T).log_prob(x)
+    torch.testing.assert_close(log_density, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [[], [7], [7, 5], [7, 5, 6]])
