@@ -12,6 +12,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ._parallel import for_each
 from .encoding import discrete_columns_warned_about
+from .training import DivergedError
 from .utils._random import MAX_SEED
 from .utils._threads import one_blas_thread
 
@@ -43,7 +44,7 @@ def in_threads(function, n, n_jobs):
         for_each(call, n, n_threads)
 
 
-def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0):
+def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0, may_diverge=False):
     """Fit densities to parts of a table.
 
     Parameters
@@ -63,6 +64,13 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         Members that are fitted at the same time, in threads, as in joblib; None means as many as torch has threads.
     verbose : int, default=0
         Whether to tell of each member that it is fitted.
+    may_diverge : bool, default=False
+        Whether to go on without members whose training diverges.
+
+    Returns
+    -------
+    list of bool
+        Which members are fitted: all, unless some may diverge.
 
     Raises
     ------
@@ -70,6 +78,7 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         If the user interrupts one.
     """
     counts = np.rint(weight * n_given / len(rows)).astype(int)
+    is_fitted = [True] * len(members)
 
     def fit(i):
         member = members[i]
@@ -82,7 +91,13 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
             arguments |= {"X_val": rows[~kept]}
             if has_fit_parameter(member, "sample_weight_val"):
                 arguments |= {"sample_weight_val": weight[~kept]}
-        member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
+        try:
+            member.fit(rows[kept] if takes_weights else np.repeat(rows[kept], counts[kept], axis=0), **arguments)
+        except DivergedError:
+            if not may_diverge:
+                raise
+            is_fitted[i] = False
+            return
         if getattr(member, "stop_reason_", None) == "interrupted":  # a flow keeps its best, but the others should not go on
             raise KeyboardInterrupt
         if verbose:
@@ -90,6 +105,7 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
 
     with discrete_columns_warned_about():
         in_threads(fit, len(members), n_jobs)
+    return is_fitted
 
 
 def mixture_weights(log_densities, weight):

@@ -64,7 +64,7 @@ from ._defaults import (
 from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
-from ._teacher import N_MIXTURES, N_PARTS, InterruptedTeacherError, Teacher
+from ._teacher import N_MIXTURES, N_PARTS, InterruptedTeacherError, Teacher, diverged_for_every_start
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -324,7 +324,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 )
             except DivergedError as error:
                 widest = names[np.flatnonzero(encoding.varies)[int(train.values.abs().amax(dim=0).argmax())]]
-                raise ValueError(
+                raise DivergedError(
                     f"Training of {type(self).__name__} diverged: {error}. The column with the most extreme value, in its own"
                     f" standard deviations, is {widest!r}: transform it (its logarithm, or ranks), or lower learning_rate."
                 ) from error
@@ -403,10 +403,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         for_each(try_flow, len(trials), torch.get_num_threads())
         _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
         if best is None:
-            raise ValueError(
-                f"Training of {type(self).__name__} diverged for every start. Lower learning_rate, or set n_teachers=0 to learn"
-                " from the rows themselves."
-            )
+            raise diverged_for_every_start(self)
         return best
 
     def _start_from_mean_of_mixtures(self, teacher, rows, weight, rng):

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..cross_fitting import draw_from_mixture, fit_members, mixture_weights
 from ..distributions import StudentMixture
 from ..encoding import is_constant
+from ..training import DivergedError
 from ..utils._random import set_random_states
 from ._mixture import MixtureDensity
 
@@ -32,6 +33,14 @@ class InterruptedTeacherError(Exception):
     def __init__(self, best):
         super().__init__("the fit of the teacher was interrupted")
         self.best = best
+
+
+def diverged_for_every_start(flow):
+    """The error to raise where no start has led to a flow."""
+    return DivergedError(
+        f"Training of {type(flow).__name__} diverged for every start. Lower learning_rate, or set n_teachers=0 to learn from"
+        " the rows themselves."
+    )
 
 
 class Teacher:
@@ -84,6 +93,8 @@ class Teacher:
         ------
         InterruptedTeacherError
             If the user interrupts the fit, and a flow has learned something until then.
+        DivergedError
+            If training diverges from every start.
         """
         part = self.rng.permutation(len(rows)) % N_PARTS
         # Mixtures cost little, and more of them make a better mean.
@@ -99,12 +110,19 @@ class Teacher:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", message="Training interrupted by the user")
             try:
-                fit_members(members, left_out, rows, weight, part, len(rows))
+                is_fitted = fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True)
             except KeyboardInterrupt as interruption:
                 finished = [member for fits in kinds[: len(self._flows)] for member in fits if hasattr(member, "flow_")]
                 if not finished:
                     raise
                 raise InterruptedTeacherError(max(finished, key=lambda flow: flow.best_validation_score_)) from interruption
+        # A kind of density serves with all its fits or not at all; only flows can diverge.
+        diverged = {id(member) for member, fitted in zip(members, is_fitted, strict=True) if not fitted}
+        n_flows = len(self._flows)
+        flows = [fits for fits in kinds[:n_flows] if not any(id(fit) in diverged for fit in fits)]
+        if not flows:
+            raise diverged_for_every_start(self._flows[0])
+        kinds = flows + kinds[n_flows:]
         judges = [np.flatnonzero(part == k) for k in range(self.n_parts_left_out)]
         log_densities = np.array(
             [
@@ -114,11 +132,11 @@ class Teacher:
         )
         judge = np.concatenate(judges)
         shares = mixture_weights(log_densities, weight[judge] / weight[judge].mean())
-        self.members_ = members
+        self.members_ = [fit for fits in kinds for fit in fits]
         self.shares_ = np.concatenate(
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]
         )
-        self.flows_ = [fits[0] for fits in kinds[: len(self._flows)]]
+        self.flows_ = [fits[0] for fits in flows]
         self.mixtures_ = kinds[-len(self._mixtures)]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)

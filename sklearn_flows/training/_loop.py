@@ -32,7 +32,7 @@ DECAY = 5.0
 StopReason = Literal["max_iter", "max_time", "early_stopping", "callback", "interrupted"]
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ValueError):
     """Training met a loss that isn't finite at every step size tried."""
 
 

@@ -1,5 +1,7 @@
 """Flows that learn from a teacher, and what they start from."""
 
+import inspect
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,7 @@ from sklearn_flows.density import _base, _scouting
 from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import Teacher
+from sklearn_flows.training import DivergedError
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": (16,)}
@@ -53,6 +56,46 @@ def test_a_teacher_draws_rows_near_the_table(teacher, moons):
     assert (rows <= moons.max(axis=0) + span).all()
     # A standard error is about 0.012.
     np.testing.assert_allclose(rows.mean(axis=0), moons.mean(axis=0), atol=0.1)
+
+
+@pytest.fixture
+def diverges_from(monkeypatch):
+    """Function that makes flows diverge which start from some bases."""
+
+    def diverges_from(*bases):
+        fit = NeuralSplineFlowDensity.fit
+
+        def fit_or_diverge(self, *arguments, **keywords):
+            if self.base in bases:
+                raise DivergedError("it was too steep")
+            return fit(self, *arguments, **keywords)
+
+        fit_or_diverge.__signature__ = inspect.signature(fit)
+        monkeypatch.setattr(NeuralSplineFlowDensity, "fit", fit_or_diverge)
+
+    return diverges_from
+
+
+def test_a_teacher_does_without_flows_that_diverge(moons, diverges_from):
+    diverges_from("student")
+    teacher = Teacher(NeuralSplineFlowDensity(max_iter=2, **SMALL), 2, np.random.RandomState(0)).fit(moons, np.ones(len(moons)))
+    assert [flow.base for flow in teacher.flows_] == ["mixture", "mixture"]
+    assert {getattr(member, "base", None) for member in teacher.members_} == {"mixture", None}
+    assert len(teacher.members_) == len(teacher.shares_)
+    assert teacher.shares_.sum() == pytest.approx(1)
+
+
+def test_without_any_flow_the_error_says_what_to_do(moons, diverges_from):
+    diverges_from("student", "mixture")
+    with pytest.raises(ValueError, match=r"diverged for every start\. Lower learning_rate"):
+        NeuralSplineFlowDensity(max_iter=2, **SMALL).fit(moons)
+
+
+def test_scouts_that_diverge_are_not_followed(diverges_from):
+    diverges_from("student")
+    X = make_moons(1200, noise=0.1, random_state=0)[0]
+    base, _ = scout(NeuralSplineFlowDensity(max_iter=1, **SMALL), X, np.ones(len(X)), np.random.RandomState(0))
+    assert base == "mixture"
 
 
 def test_starts_that_the_user_sets_are_kept(moons):
