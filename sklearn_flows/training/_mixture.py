@@ -92,40 +92,53 @@ class _Rows:
     """Rows in the form in which expectation-maximisation asks for them again and again.
 
     With few columns the products of all pairs are kept: moments and Mahalanobis distances are then one matrix product for all
-    components, several times faster than one for each.
+    components, several times faster than one for each. Where covariances are diagonal, squares are all that is needed.
 
     Parameters
     ----------
     Z : ndarray of shape (n_samples, n_features)
         The rows.
     diagonal : bool
-        Whether all covariances are diagonal: then squares are all that is needed.
+        Whether all covariances are diagonal.
     """
 
     def __init__(self, Z: Floats, diagonal: bool) -> None:
         self.Z = Z
+        self.squares = np.ascontiguousarray(np.square(Z).T) if diagonal else None
         self.pairs: tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
-        if diagonal or Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
-            i, j = np.diag_indices(Z.shape[1]) if diagonal else np.triu_indices(Z.shape[1])
+        if not diagonal and Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
+            i, j = np.triu_indices(Z.shape[1])
             self.pairs = np.ascontiguousarray((Z[:, i] * Z[:, j]).T), i, j
 
     def second_moments(self, weight: Floats) -> Floats:
-        """Weighted sums of outer products, shape (n_components, n_features, n_features), for weights of each component."""
+        """Weighted sums of outer products for weights of each component, or of their diagonals where that is all.
+
+        Shape (n_components, n_features, n_features), or (n_components, n_features).
+        """
+        if self.squares is not None:
+            diagonals: Floats = weight @ self.squares.T
+            return diagonals
         if self.pairs is None:
             return np.stack([(w * self.Z.T) @ self.Z for w in weight])
         products, i, j = self.pairs
-        result = np.zeros((len(weight), self.Z.shape[1], self.Z.shape[1]))
+        result = np.empty((len(weight), self.Z.shape[1], self.Z.shape[1]))
         result[:, i, j] = result[:, j, i] = weight @ products.T
         return result
 
     def squared_distance(self, mixture: Mixture) -> Floats:
         """Squared Mahalanobis distance of each row from each component, shape (n_components, n_samples)."""
-        if self.pairs is None:
+        result: Floats
+        if self.squares is not None:
+            precisions = np.square(np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2))
+            linear = precisions * mixture.means
+            result = precisions @ self.squares
+        elif self.pairs is not None:
+            products, i, j = self.pairs
+            precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
+            linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
+            result = (np.where(i == j, 1.0, 2.0) * precisions[:, i, j]) @ products
+        else:
             return mixture.squared_distance(self.Z)
-        products, i, j = self.pairs
-        precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
-        linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
-        result = (np.where(i == j, 1.0, 2.0) * precisions[:, i, j]) @ products
         result -= (2 * linear) @ self.Z.T
         result += (linear * mixture.means).sum(axis=1, keepdims=True)
         return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
@@ -214,7 +227,6 @@ def fit_mixture(
     n_rows, n_features = Z.shape
     total = weight.sum()
     centre = weight @ Z / total
-    identity = np.eye(n_features)
     diagonal = diagonal_share == 1
     rows, rows_val = _Rows(Z, diagonal), _Rows(Z_val, diagonal)
     group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
@@ -229,20 +241,8 @@ def fit_mixture(
         weighted = weighted * influence
         # A hundredth of a row at the centre, so that an empty component has a mean.
         means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
-        # About the means: sums of squares less squares of sums, which standardised rows can bear.
-        sums, products = weighted @ Z, rows.second_moments(weighted)
-        crossed = sums[:, :, None] * means[:, None, :]
-        scatter = products - crossed - crossed.transpose(0, 2, 1)
-        scatter += weighted.sum(axis=1)[:, None, None] * means[:, :, None] * means[:, None, :]
-        if diagonal:
-            scatter *= identity
-        within = scatter.sum(axis=0) / total
-        prior = (1 - diagonal_share) * within + diagonal_share * np.diag(np.diag(within)) + MIN_VARIANCE * identity
-        if math.isinf(prior_rows):
-            covariances = np.repeat(prior[None], n_components, axis=0)
-        else:
-            covariances = (scatter + prior_rows * prior) / (n + prior_rows)[:, None, None]
-        mixture = Mixture(shares, means, np.linalg.inv(np.linalg.cholesky(covariances)), df)
+        covariances = _covariances(rows, weighted, n, means, prior_rows, diagonal_share)
+        mixture = Mixture(shares, means, _precisions_cholesky(covariances), df)
         score = _score(mixture, rows_val, weight_val)
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
@@ -259,6 +259,34 @@ def fit_mixture(
         last = current
     assert best is not None
     return best, best_score
+
+
+def _covariances(rows: _Rows, weighted: Floats, n: Floats, means: Floats, prior_rows: float, diagonal_share: float) -> Floats:
+    """Covariances of the components; their diagonals, shape (n_components, n_features), where these are all there is."""
+    # About the means: sums of squares less squares of sums, which standardised rows can bear.
+    sums, products, mass = weighted @ rows.Z, rows.second_moments(weighted), weighted.sum(axis=1)
+    if rows.squares is not None:
+        scatter = products - 2 * sums * means + mass[:, None] * np.square(means)
+        prior = scatter.sum(axis=0) / n.sum() + MIN_VARIANCE
+    else:
+        crossed = sums[:, :, None] * means[:, None, :]
+        scatter = products - crossed - crossed.transpose(0, 2, 1)
+        scatter += mass[:, None, None] * means[:, :, None] * means[:, None, :]
+        within = scatter.sum(axis=0) / n.sum()
+        prior = (1 - diagonal_share) * within + np.diag(diagonal_share * np.diag(within) + MIN_VARIANCE)
+    if math.isinf(prior_rows):
+        return np.repeat(prior[None], len(n), axis=0)
+    result: Floats = (scatter + prior_rows * prior) / (n + prior_rows).reshape(-1, *[1] * prior.ndim)
+    return result
+
+
+def _precisions_cholesky(covariances: Floats) -> Floats:
+    if covariances.ndim == 3:
+        return np.linalg.inv(np.linalg.cholesky(covariances))
+    n_components, n_features = covariances.shape
+    result = np.zeros((n_components, n_features, n_features))
+    result[:, np.arange(n_features), np.arange(n_features)] = 1 / np.sqrt(covariances)
+    return result
 
 
 def _score(mixture: Mixture, rows: _Rows, weight: Floats) -> float:
