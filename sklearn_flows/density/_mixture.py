@@ -30,7 +30,8 @@ class MixtureDensity(BaseLatentDensity):
     n_components : int or "auto", default="auto"
         Number of components. "auto" chooses it.
     covariance_type : {"full", "diag"}, default="full"
-        Whether columns depend on each other within a component.
+        Whether columns may depend on each other within a component. "full" tries independent ones too where it chooses
+        ``n_components``.
     margins : {"linear", "bent", "smooth"}, default="linear"
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. With "smooth", one component and
