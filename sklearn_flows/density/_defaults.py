@@ -7,9 +7,8 @@ MIN_ROWS_FOR_EARLY_STOPPING = 100
 # Optimiser steps of a fit: few where nothing tells when to stop, then in proportion to the square root of the number of rows.
 STEPS_WITHOUT_STOPPING = 30
 STEPS_PER_ROOT_ROW = 100
-# From so many rows on the steps that a flow can use are more than can be waited for, and grow as the root of the rows.
-MANY_ROWS = 100_000
-STEPS_FOR_MANY_ROWS = 10_000
+# More would help where rows are many, but take too long to be waited for unasked.
+MAX_STEPS = 10_000
 MAX_BATCH_SIZE = 4_096
 # Layers of a flow, and with more rows than these: fewer are enough to follow what few rows tell.
 FEW_TRANSFORMS, MANY_TRANSFORMS = 3, 5
@@ -97,8 +96,7 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_st
     if n_rows < MIN_ROWS_FOR_EARLY_STOPPING and not early_stopping:
         n_steps = STEPS_WITHOUT_STOPPING
     else:
-        most = STEPS_FOR_MANY_ROWS * max(1.0, math.sqrt(n_rows / MANY_ROWS))
-        n_steps = min(most, STEPS_PER_ROOT_ROW * math.sqrt(n_rows)) * share_of_steps
+        n_steps = min(MAX_STEPS, STEPS_PER_ROOT_ROW * math.sqrt(n_rows)) * share_of_steps
     return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
 
 
