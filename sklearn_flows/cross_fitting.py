@@ -65,12 +65,7 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
     verbose : int, default=0
         Whether to tell of each member that it is fitted.
     may_diverge : bool, default=False
-        Whether to go on without members whose training diverges.
-
-    Returns
-    -------
-    list of bool
-        Which members are fitted: all, unless some may diverge.
+        Whether to go on without members whose training diverges; they stay as they are, not fitted.
 
     Raises
     ------
@@ -78,7 +73,6 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         If the user interrupts one.
     """
     counts = np.rint(weight * n_given / len(rows)).astype(int)
-    is_fitted = [True] * len(members)
 
     def fit(i):
         member = members[i]
@@ -96,7 +90,6 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         except DivergedError:
             if not may_diverge:
                 raise
-            is_fitted[i] = False
             return
         if getattr(member, "stop_reason_", None) == "interrupted":  # a flow keeps its best, but the others should not go on
             raise KeyboardInterrupt
@@ -105,7 +98,6 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
 
     with discrete_columns_warned_about():
         in_threads(fit, len(members), n_jobs)
-    return is_fitted
 
 
 def mixture_weights(log_densities, weight):

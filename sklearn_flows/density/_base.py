@@ -214,7 +214,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         weight = check_sample_weight(sample_weight, X)
         validation_rows = None if X_val is None else canonical_rows(*self._check_X_val(X_val, sample_weight_val))
         names = feature_names(X_given, X.shape[1])
-        holds_images = getattr(self, "image_shape", None) is not None
+        holds_images = self._holds_images()
         if holds_images:
             check_image_settings(self)
         else:
@@ -254,7 +254,6 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         n_rows = len(train.values)
         n_distinct = n_rows // n_copies
         batch_size = default_batch_size(n_distinct) if self.batch_size == "auto" else self.batch_size
-        learning_rate = default_learning_rate(holds_images) if self.learning_rate == "auto" else self.learning_rate
         if self.max_iter != "auto":
             max_iter = self.max_iter
         elif self.max_time is not None:
@@ -309,7 +308,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     max_iter=max_iter,
                     max_time=None if self.max_time is None else max(1e-3, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
-                    learning_rate=learning_rate,
+                    learning_rate=self._peak_learning_rate(),
                     weight_decay=self.weight_decay,
                     early_stopping=start.early_stopping,
                     n_iter_no_change=self.n_iter_no_change,
@@ -337,6 +336,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             progress.end_fit(f"stopped after {result.n_iter} epochs ({result.stop_reason})", attributes)
         self._warn_about_the_end(result)
         return self
+
+    def _holds_images(self):
+        return getattr(self, "image_shape", None) is not None
+
+    def _peak_learning_rate(self):
+        return default_learning_rate(self._holds_images()) if self.learning_rate == "auto" else self.learning_rate
 
     def _go_on(self, rows, weight, validation_rows, rng):
         """Start where the last fit has ended."""
@@ -426,7 +431,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
                 max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
                 batch_size=batch_size,
-                learning_rate=default_learning_rate() if self.learning_rate == "auto" else self.learning_rate,
+                learning_rate=self._peak_learning_rate(),
                 weight_decay=self.weight_decay,
                 early_stopping=True,
                 n_iter_no_change=self.n_iter_no_change,
@@ -445,8 +450,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return *self._encode_parts(encoding, part, part_val), early_stopping
 
     def _encode_parts(self, encoding, part, part_val):
-        is_image = isinstance(encoding, ImageEncoding)
-        device = resolve_device(self, cuda_pays=is_image or len(part[2]) >= self._min_rows_for_cuda)
+        device = resolve_device(self, cuda_pays=self._holds_images() or len(part[2]) >= self._min_rows_for_cuda)
         train, units = _encode_rows(encoding, *part, device)
         validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
         return train, validation, units, units_val

@@ -10,9 +10,9 @@ STEPS_PER_ROOT_ROW = 100
 # More would help where rows are many, but take too long to be waited for unasked.
 MAX_STEPS = 10_000
 MAX_BATCH_SIZE = 4_096
-# Layers of a flow, and with more rows than these: fewer are enough to follow what few rows tell.
+# Layers of a flow: fewer are enough to follow what few rows tell.
 FEW_TRANSFORMS, MANY_TRANSFORMS = 3, 5
-MIN_ROWS_FOR_MANY_TRANSFORMS = 50_000
+MAX_ROWS_FOR_FEW_TRANSFORMS = 50_000
 # With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
 MIN_ROWS_FOR_CUDA = 100_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
@@ -56,12 +56,12 @@ def default_batch_size(n_rows):
     return min(MAX_BATCH_SIZE, 2 ** max(5, round(math.log2(4 * math.sqrt(n_rows)))))
 
 
-def default_learning_rate(holds_images=False):
+def default_learning_rate(holds_images):
     """Peak of the learning rate.
 
     Parameters
     ----------
-    holds_images : bool, default=False
+    holds_images : bool
         Whether the rows are images. With digits and with faces a higher rate than for tables reaches more in as many steps.
 
     Returns
@@ -113,7 +113,7 @@ def default_n_transforms(n_rows):
     int
         3, or 5 for more than 50,000 rows.
     """
-    return FEW_TRANSFORMS if n_rows <= MIN_ROWS_FOR_MANY_TRANSFORMS else MANY_TRANSFORMS
+    return FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS
 
 
 def default_n_teachers(n_rows):

@@ -58,9 +58,8 @@ def scout(flow, rows, weight, rng):
     part = np.arange(n_seen) % N_PARTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that is fitted afterwards has the same settings
-        is_fitted = fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen, may_diverge=True)
+        fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen, may_diverge=True)
     scores = [
-        scout.score(rows[judges], sample_weight=weight[judges]) if fitted else -np.inf
-        for scout, fitted in zip(scouts, is_fitted, strict=True)
+        scout.score(rows[judges], sample_weight=weight[judges]) if hasattr(scout, "flow_") else -np.inf for scout in scouts
     ]
     return starts[int(np.argmax(scores))]

@@ -110,16 +110,15 @@ class Teacher:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", message="Training interrupted by the user")
             try:
-                is_fitted = fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True)
+                fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True)
             except KeyboardInterrupt as interruption:
                 finished = [member for fits in kinds[: len(self._flows)] for member in fits if hasattr(member, "flow_")]
                 if not finished:
                     raise
                 raise InterruptedTeacherError(max(finished, key=lambda flow: flow.best_validation_score_)) from interruption
         # A kind of density serves with all its fits or not at all; only flows can diverge.
-        diverged = {id(member) for member, fitted in zip(members, is_fitted, strict=True) if not fitted}
         n_flows = len(self._flows)
-        flows = [fits for fits in kinds[:n_flows] if not any(id(fit) in diverged for fit in fits)]
+        flows = [fits for fits in kinds[:n_flows] if all(hasattr(fit, "flow_") for fit in fits)]
         if not flows:
             raise diverged_for_every_start(self._flows[0])
         kinds = flows + kinds[n_flows:]

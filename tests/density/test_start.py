@@ -85,7 +85,7 @@ def test_rows_are_a_set(density, ring):
 
 @pytest.mark.parametrize(("n_transforms", "most_for_few", "expected"), [("auto", 600, 3), ("auto", 599, 5), (2, 599, 2)])
 def test_many_rows_are_fitted_by_more_layers(monkeypatch, ring, n_transforms, most_for_few, expected):
-    monkeypatch.setattr("sklearn_flows.density._defaults.MIN_ROWS_FOR_MANY_TRANSFORMS", most_for_few)
+    monkeypatch.setattr("sklearn_flows.density._defaults.MAX_ROWS_FOR_FEW_TRANSFORMS", most_for_few)
     density = NeuralSplineFlowDensity(random_state=0, **SETTINGS | {"n_transforms": n_transforms, "max_iter": 1}).fit(ring)
     assert density.n_transforms_ == expected
     assert sum(isinstance(part, MaskedAutoregressive) for part in density.flow_.modules()) == expected

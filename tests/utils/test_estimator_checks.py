@@ -669,12 +669,13 @@ def test_ids_of_tests_are_the_estimator_and_the_check():
 def test_expected_failures_are_marked_and_nothing_else_is():
     # KernelDensity.score is defined as the sum over n rows, n times their mean: it can't be both.
     decorator = estimator_checks.parametrize_with_density_checks(
-        [KernelDensity()], expected_failed_checks=lambda estimator: {"check_density_score_is_mean": "score is a sum"}
+        [KernelDensity()],
+        expected_failed_checks=lambda estimator: {"check_density_score_is_mean": "a sum over n rows is n times their mean"},
     )
     marked = {
         parameter.values[1].func.__name__: mark.kwargs["reason"] for parameter in decorator.args[1] for mark in parameter.marks
     }
-    assert marked == {"check_density_score_is_mean": "score is a sum"}
+    assert marked == {"check_density_score_is_mean": "a sum over n rows is n times their mean"}
 
 
 def test_checks_import_neither_pytest_nor_anything_else_of_the_package():
