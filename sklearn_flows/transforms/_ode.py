@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
 from ._base import Transform
-from ._solver import StepLimitError, solve_adaptively, solve_in_steps
+from ._solver import StepLimitError, solve_adaptively
 from ._vector_field import VectorField
 
 # Steps that a row may try, whatever the tolerance: fields that ask for more are not worth their cost.
@@ -112,7 +113,7 @@ class NeuralODE(Transform):
         context : Tensor of shape (n_samples, n_context) or None
             What the field depends on besides.
         n_steps : int
-            Number of Runge-Kutta steps.
+            Number of steps of the Runge-Kutta method of order four, of four evaluations each.
         noise : Tensor of shape (n_samples, n_features), default=None
             Random signs, the same all along the way, for Hutchinson's estimate of the trace. None computes it exactly.
 
@@ -127,10 +128,12 @@ class NeuralODE(Transform):
         """
         folded = self.field.fold() if noise is None else None
 
-        def derivative(state: Tensor, t: Tensor, _: Tensor) -> Tensor:
-            velocity, trace = self.field.with_trace(state[:, :-2], t, context, noise=noise, folded=folded)
+        def derivative(t: Tensor, state: Tensor) -> Tensor:
+            velocity, trace = self.field.with_trace(state[:, :-2], t[None], context, noise=noise, folded=folded)
             energy = velocity.square().sum(dim=-1, keepdim=True)
             return torch.cat([velocity, trace[:, None], -energy], dim=-1)
 
-        end = solve_in_steps(derivative, torch.cat([x, x.new_zeros(len(x), 2)], dim=-1), 1.0, 0.0, n_steps)
+        start = torch.cat([x, x.new_zeros(len(x), 2)], dim=-1)
+        times = torch.linspace(1.0, 0.0, n_steps + 1, dtype=x.dtype, device=x.device)
+        end = odeint(derivative, start, times, method="rk4")[-1]
         return end[:, :-2], end[:, -2], end[:, -1]

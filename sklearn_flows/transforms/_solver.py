@@ -1,4 +1,4 @@
-"""Solvers of ordinary differential equations for many rows at once, none of which depends on the others."""
+"""Ordinary differential equations for many rows at once, none of which depends on the others."""
 
 from __future__ import annotations
 
@@ -6,19 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
-# The method of Dormand and Prince: stages, the solution of order five, and its difference from the embedded one of order four.
-NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+# What a row tries first, as a share of the whole way.
+FIRST_STEP = 0.25
 # The next step is the one that the error allows for, a bit less, and within these bounds.
 SAFETY = 0.9
 MIN_FACTOR, MAX_FACTOR = 0.2, 5.0
@@ -36,9 +27,9 @@ def solve_adaptively(
 ) -> tuple[Tensor, Tensor]:
     """Solve :math:`dy / dt = f(y, t)` by the method of Dormand and Prince [1]_, each row with steps of its own.
 
-    With one step for the whole batch a row's solution would, within the tolerance, depend on the other rows, and the most
-    difficult row would set the step of all. Here a row takes the steps that its own error asks for ([2]_, section II.4), and
-    leaves the computation when it has arrived.
+    torchdiffeq takes the steps and estimates their errors, but it would choose one step for the whole batch: a row's solution
+    would, within the tolerance, depend on the other rows. Here a row takes the steps that its own error asks for ([2]_,
+    section II.4), and leaves the computation when it has arrived. For that, time runs from 0 to 1 in each step of each row.
 
     Parameters
     ----------
@@ -71,48 +62,32 @@ def solve_adaptively(
        6(1), 1980.
     .. [2] Hairer, Nørsett and Wanner, "Solving Ordinary Differential Equations I", 2nd edition, Springer, 1993.
     """
+    n_evaluations = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     if not len(y):
-        return y, y.new_zeros(0, dtype=torch.int64)
-    sign = 1.0 if t_end >= t_start else -1.0
-    length = abs(t_end - t_start)
+        return y, n_evaluations
+    is_finite = y.isfinite().all(dim=-1)
+    if not bool(is_finite.all()):
+        raise StepLimitError(f"{int((~is_finite).sum())} row(s) start at values that aren't finite")
+    length = t_end - t_start
     rows = torch.arange(len(y), device=y.device)
-    elapsed = torch.zeros_like(y[:, 0])
-
-    def at(y: Tensor, elapsed: Tensor) -> Tensor:
-        return sign * derivative(y, t_start + sign * elapsed, rows)
-
-    def scaled(error: Tensor, size: Tensor) -> Tensor:
-        return (error.detach().abs() / (atol + rtol * size)).amax(dim=-1)
-
-    slope = at(y, elapsed)
-    step = _first_step(at, scaled, y, slope, length)
-    n_evaluations = torch.full((len(y),), 2, device=y.device)
+    # Shares of the way.
+    elapsed = y.new_zeros(len(y))
+    step = y.new_full((len(y),), FIRST_STEP)
+    smallest = 16 * torch.finfo(y.dtype).eps
     arrived: list[tuple[Tensor, Tensor]] = []
-    smallest = 16 * torch.finfo(y.dtype).eps * length
     for _ in range(max_steps):
-        is_last = step >= (length - elapsed) * (1 - 1e-12)
-        step = torch.where(is_last, length - elapsed, step)
-        h = step[:, None]
-        slopes = [slope]
-        for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
-            stage = y + h * _weighted_sum(weights, slopes)
-            slopes.append(at(stage, elapsed + node * step))
-        n_evaluations[rows] += len(STAGES) - 1
-        size = torch.maximum(y.detach().abs(), stage.detach().abs())
-        error = scaled(h * _weighted_sum(ERROR, slopes), size)
-        # What isn't finite fails the comparison.
+        is_last = step >= 1 - elapsed
+        step = torch.where(is_last, 1 - elapsed, step)
+        end, error = _step(derivative, y, t_start + length * elapsed, length * step, rows, n_evaluations, rtol, atol)
         accepted = error <= 1
-        factor = (SAFETY * error.clamp_min(1e-10) ** -0.2).clamp(MIN_FACTOR, MAX_FACTOR)
-        factor = torch.where(accepted, factor, factor.nan_to_num(MIN_FACTOR).clamp_max(1.0))
-        y = torch.where(accepted[:, None], stage, y)
-        slope = torch.where(accepted[:, None], slopes[-1], slope)
+        y = torch.where(accepted[:, None], end, y)
         elapsed = torch.where(accepted, elapsed + step, elapsed)
-        step = step * factor
+        step = step * (SAFETY * error.clamp_min(1e-10) ** -0.2).clamp(MIN_FACTOR, MAX_FACTOR)
         is_done = accepted & is_last
         if bool(is_done.any()):
             arrived.append((rows[is_done], y[is_done]))
             goes_on = ~is_done
-            rows, y, slope, elapsed, step = (a[goes_on] for a in (rows, y, slope, elapsed, step))
+            rows, y, elapsed, step = (a[goes_on] for a in (rows, y, elapsed, step))
             if not len(rows):
                 break
         if bool((step < smallest).any()):
@@ -125,54 +100,30 @@ def solve_adaptively(
     return ends[numbers.argsort()], n_evaluations
 
 
-def _weighted_sum(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    total = weights[0] * slopes[0]
-    for weight, slope in zip(weights[1:], slopes[1:], strict=True):
-        if weight:
-            total = torch.add(total, slope, alpha=weight)
-    return total
+def _step(
+    derivative: Derivative,
+    y: Tensor,
+    t: Tensor,
+    step: Tensor,
+    rows: Tensor,
+    n_evaluations: Tensor,
+    rtol: float,
+    atol: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of torchdiffeq for each row, from its own time and of its own size: its end, and its error by the tolerance."""
+    errors: list[Tensor] = []
 
+    def in_own_time(share: Tensor, y: Tensor) -> Tensor:
+        n_evaluations[rows] += 1
+        return step[:, None] * derivative(y, t + share * step, rows)
 
-def _first_step(
-    at: Callable[[Tensor, Tensor], Tensor], scaled: Callable[[Tensor, Tensor], Tensor], y: Tensor, slope: Tensor, length: float
-) -> Tensor:
-    """A step at which the method's error is about the tolerance, from two derivatives (Hairer et al., section II.4)."""
-    with torch.no_grad():
-        size = y.abs()
-        steepness = scaled(slope, size)
-        trial = 0.01 * (scaled(y, size) / steepness).nan_to_num(length, posinf=length).clamp(1e-6, length)
-        change = scaled(at(y + trial[:, None] * slope, trial) - slope, size) / trial
-        largest = torch.maximum(steepness, change)
-        step = torch.where(largest > 1e-15, (0.01 / largest) ** 0.2, length).clamp_max(length)
-        return torch.minimum(100 * trial, step).nan_to_num(1e-6).clamp_min(1e-6)
+    def keep_error(ratios: Tensor) -> Tensor:
+        # The library judges a step by a norm of its errors. It gets none to object to: rows are judged one by one.
+        errors.append(ratios.detach().abs().amax(dim=-1))
+        return ratios.new_zeros(())
 
-
-def solve_in_steps(derivative: Derivative, y: Tensor, t_start: float, t_end: float, n_steps: int) -> Tensor:
-    """Solve :math:`dy / dt = f(y, t)` by the classical Runge-Kutta method in steps of equal size, the same for all rows.
-
-    Parameters
-    ----------
-    derivative : callable
-        The function :math:`f`, as in ``solve_adaptively``, but with one time for all rows.
-    y : Tensor of shape (n_samples, n_components)
-        Where rows are at ``t_start``.
-    t_start, t_end : float
-        Times, in any order.
-    n_steps : int
-        Number of steps, of four evaluations each.
-
-    Returns
-    -------
-    Tensor of shape (n_samples, n_components)
-        Where rows are at ``t_end``.
-    """
-    rows = torch.arange(len(y), device=y.device)
-    h = (t_end - t_start) / n_steps
-    for i in range(n_steps):
-        begin, middle, end = (y.new_tensor([t_start + (i + share) * h]) for share in (0.0, 0.5, 1.0))
-        k1 = derivative(y, begin, rows)
-        k2 = derivative(y + h / 2 * k1, middle, rows)
-        k3 = derivative(y + h / 2 * k2, middle, rows)
-        k4 = derivative(y + h * k3, end, rows)
-        y = y + h / 6 * (k1 + 2 * (k2 + k3) + k4)
-    return y
+    whole_way = torch.tensor([0.0, 1.0], dtype=y.dtype, device=y.device)
+    options = {"first_step": 1.0, "norm": keep_error}
+    end = odeint(in_own_time, y, whole_way, rtol=rtol, atol=atol, method="dopri5", options=options)[-1]
+    (error,) = errors
+    return end, torch.where(end.isfinite().all(dim=-1), error, torch.inf)
