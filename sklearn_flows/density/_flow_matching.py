@@ -128,8 +128,8 @@ class FlowMatchingDensity(BaseFlowDensity):
     often where the start is a single distribution: the field is smooth there. After it the held-out rows are scored by the
     solver, and their likelihood decides when training stops and which weights are kept.
 
-    The scores come from the method of Dormand and Prince with steps chosen for each row by its own error, so a row's score
-    doesn't depend on its batch. Where the tolerance can't be met in 5,000 steps, an error says so.
+    The scores come from torchdiffeq's method of Dormand and Prince with steps chosen for each row by its own error, so a row's
+    score doesn't depend on its batch. Where the tolerance can't be met in 5,000 steps, an error says so.
 
     References
     ----------
