@@ -133,8 +133,8 @@ class FFJORDDensity(BaseFlowDensity):
     begins at the base distribution.
 
     Training differentiates through Runge-Kutta steps of equal size. The scores of ``score_samples``, and those that decide
-    when training stops, come from torchdiffeq's method of Dormand and Prince with steps chosen for each row by its own error, so
-    a row's score doesn't depend on its batch. Where the tolerance can't be met in 5,000 steps, an error says so.
+    when training stops, come from torchdiffeq's method of Dormand and Prince with steps chosen for each row by its own error,
+    so a row's score doesn't depend on its batch. Where the tolerance can't be met in 5,000 steps, an error says so.
 
     References
     ----------
