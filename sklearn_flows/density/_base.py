@@ -44,6 +44,7 @@ from ..utils._sklearn import (
 from ..utils._state import fitted_attributes_restored_on_error, learned_attributes
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
+    BATCH_SIZE_OF_DRAWS,
     COPIES_FOR_MIXTURE,
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
@@ -253,7 +254,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         n_rows = len(train.values)
         n_distinct = n_rows // n_copies
-        batch_size = default_batch_size(n_distinct) if self.batch_size == "auto" else self.batch_size
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = BATCH_SIZE_OF_DRAWS if n_teachers else default_batch_size(n_distinct)
         if self.max_iter != "auto":
             max_iter = self.max_iter
         elif self.max_time is not None:
@@ -382,10 +385,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
         draws = _evenly_weighted(teacher.draw(default_n_draws(len(rows))))
         if validation_rows is None:
-            validation_rows = _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
+            # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
+            validation_rows = teacher.judges_ if n_teachers == 1 else _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
         early_stopping = self.early_stopping == "auto" or self.early_stopping
         candidates = [(flow.encoding_, flow.flow_, flow.base, flow.margins) for flow in teacher.flows_]
-        if self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
+        if n_teachers > 1 and self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
             candidates += self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
         seeds = [draw_seed(rng) for _ in candidates]
         trials = [None] * len(candidates)
@@ -422,7 +426,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return [(encoding, flow, "mixture", "linear")]
 
     def _train_for_a_trial(self, flow, train, validation, seed):
-        batch_size = default_batch_size(len(train.values)) if self.batch_size == "auto" else self.batch_size
+        batch_size = BATCH_SIZE_OF_DRAWS if self.batch_size == "auto" else self.batch_size
         with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
             return fit_flow(
                 flow,

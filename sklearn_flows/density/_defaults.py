@@ -16,11 +16,10 @@ MAX_ROWS_FOR_FEW_TRANSFORMS = 50_000
 # With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
 MIN_ROWS_FOR_CUDA = 100_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
-MAX_ROWS_FOR_TEACHERS = 1_000
-TEACHERS = 2
-# With so few rows, two tenths of them are too few to weight densities by.
-MAX_ROWS_FOR_MORE_TEACHERS = 300
-MORE_TEACHERS = 4
+MAX_ROWS_FOR_TEACHERS = 3_000
+# With so few rows, a tenth of them is too few to judge what is learned, and two tenths to weight densities by.
+MAX_ROWS_FOR_TEACHERS_OF_TWO = 1_000
+MAX_ROWS_FOR_TEACHERS_OF_FOUR = 300
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -28,7 +27,8 @@ DRAWS_PER_ROW = 100
 ENOUGH_DRAWS = 20_000
 MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
-EPOCHS_OF_A_TRIAL = 4
+BATCH_SIZE_OF_DRAWS = 256
+EPOCHS_OF_A_TRIAL = 2
 EPOCHS_WITH_TEACHER = 14
 SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
@@ -69,7 +69,7 @@ def default_learning_rate(holds_images):
     float
         The rate.
     """
-    return 1e-2 if holds_images else 1e-3
+    return 1e-2 if holds_images else 3e-3
 
 
 def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_steps=1.0):
@@ -131,7 +131,9 @@ def default_n_teachers(n_rows):
     """
     if not MIN_ROWS_FOR_EARLY_STOPPING <= n_rows <= MAX_ROWS_FOR_TEACHERS:
         return 0
-    return MORE_TEACHERS if n_rows <= MAX_ROWS_FOR_MORE_TEACHERS else TEACHERS
+    if n_rows > MAX_ROWS_FOR_TEACHERS_OF_TWO:
+        return 1
+    return 2 if n_rows > MAX_ROWS_FOR_TEACHERS_OF_FOUR else 4
 
 
 def default_n_draws(n_rows):

@@ -44,7 +44,7 @@ class FlowMatchingDensity(BaseFlowDensity):
         Gaussian. "auto" tries these, which takes several fits.
     n_teachers : int or "auto", default=0
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
-        rows, for the flow to learn from rows that this mixture draws. "auto" does so with 100 to 1,000 rows, as other families
+        rows, for the flow to learn from rows that this mixture draws. "auto" does so with 100 to 3,000 rows, as other families
         do by default; here the flows of the mixture alone take many times as long as a fit without.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on

@@ -39,9 +39,9 @@ class GlowDensity(BaseFlowDensity):
     n_teachers : int or "auto", default="auto"
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
         rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
-        than by learning from them directly, which is what 0 does. "auto" is 4 from 100 distinct
-        rows on, 2 from 301 to 1,000 and 0 otherwise. Of
-        images, always 0.
+        than by learning from them directly, which is what 0 does. With 1, the tenth that was left out tells how far to follow
+        the mixture. "auto" is 4 from 100 distinct rows on, 2 from 301 to 1,000, 1 up to 3,000 and 0 otherwise. Of images,
+        always 0.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
         how fast the machine is. None sets no limit.
@@ -51,7 +51,7 @@ class GlowDensity(BaseFlowDensity):
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float or "auto", default="auto"
-        Peak of the learning rate. "auto" is 1e-3, and 1e-2 for images.
+        Peak of the learning rate. "auto" is 3e-3, and 1e-2 for images.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"

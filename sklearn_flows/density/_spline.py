@@ -39,8 +39,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     n_teachers : int or "auto", default="auto"
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
         rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
-        than by learning from them directly, which is what 0 does. "auto" is 4 from 100 distinct
-        rows on, 2 from 301 to 1,000 and 0 otherwise.
+        than by learning from them directly, which is what 0 does. With 1, the tenth that was left out tells how far to follow
+        the mixture. "auto" is 4 from 100 distinct rows on, 2 from 301 to 1,000, 1 up to 3,000 and 0 otherwise.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
         how fast the machine is. None sets no limit.
@@ -49,7 +49,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=3e-3
         Peak of the learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
@@ -159,7 +159,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,

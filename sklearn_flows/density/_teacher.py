@@ -97,9 +97,9 @@ class Teacher:
             If training diverges from every start.
         """
         part = self.rng.permutation(len(rows)) % N_PARTS
-        # Mixtures cost little, and more of them make a better mean.
+        # Mixtures cost little, and more of them make a better mean. But what judges alone must be new to all.
         n_fits = {density: self.n_parts_left_out for density in [*self._flows, *self._simple]}
-        n_fits |= dict.fromkeys(self._mixtures, max(N_MIXTURES, self.n_parts_left_out))
+        n_fits |= dict.fromkeys(self._mixtures, max(N_MIXTURES, self.n_parts_left_out) if self.n_parts_left_out > 1 else 1)
         kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
         members = [member for fits in kinds for member in fits]
         left_out = [k for fits in kinds for k in range(len(fits))]
@@ -130,6 +130,7 @@ class Teacher:
             ]
         )
         judge = np.concatenate(judges)
+        self.judges_ = rows[judge], weight[judge]
         shares = mixture_weights(log_densities, weight[judge] / weight[judge].mean())
         self.members_ = [fit for fits in kinds for fit in fits]
         self.shares_ = np.concatenate(

@@ -106,6 +106,26 @@ def test_starts_that_the_user_sets_are_kept(moons):
     assert {flow.margins for flow in flows} == {"bent", "linear", "smooth"}
 
 
+def test_a_part_that_nobody_has_seen_judges_what_is_learned_from_a_single_teacher(moons, monkeypatch):
+    teachers = []
+
+    def keep_teacher(self, *arguments):
+        teachers.append(self)
+        return fit_teacher(self, *arguments)
+
+    fit_teacher = Teacher.fit
+    monkeypatch.setattr(Teacher, "fit", keep_teacher)
+    density = NeuralSplineFlowDensity(n_teachers=1, max_iter=4, random_state=0, **SMALL).fit(moons)
+    (teacher,) = teachers
+    judges, _ = teacher.judges_
+    assert len(judges) == 15
+    assert {tuple(row) for row in judges} < {tuple(row) for row in moons}
+    assert len(teacher.members_) == 8  # one of each kind, all without the same part
+    assert density.best_validation_score_ == pytest.approx(density.score(judges), abs=1e-4)
+    # What is kept is never worse, for these rows, than any flow of the mixture.
+    assert density.best_validation_score_ >= max(flow.score(judges) for flow in teacher.flows_) - 1e-4
+
+
 def test_a_flow_that_has_a_teacher_beats_one_that_has_none():
     rng = np.random.RandomState(0)
     mixing = rng.randn(6, 6)
@@ -121,7 +141,7 @@ def test_fitted_values_say_what_was_chosen(moons):
     assert density.base_ in ("student", "mixture")
     assert density.margins_ in ("linear", "bent", "smooth")
     assert NeuralSplineFlowDensity(max_iter=2, **SMALL).fit(moons[:99]).n_teachers_ == 0
-    assert [default_n_teachers(n) for n in (99, 100, 300, 301, 1000, 1001)] == [0, 4, 4, 2, 2, 0]
+    assert [default_n_teachers(n) for n in (99, 100, 300, 301, 1000, 1001, 3000, 3001)] == [0, 4, 4, 2, 2, 1, 1, 0]
     plain = NeuralSplineFlowDensity(base="normal", margins="linear", n_teachers=0, max_iter=2, **SMALL).fit(moons)
     assert (plain.base_, plain.margins_, plain.n_teachers_) == ("normal", "linear", 0)
 
@@ -209,8 +229,8 @@ def test_the_learning_rate_falls_to_zero_within_the_time(clock, moons, monkeypat
     step = _loop.AdamW.step
     monkeypatch.setattr(_loop.AdamW, "step", lambda self, rate: rates.append(rate) or step(self, rate))
     MAFDensity(max_time=10.0, n_teachers=0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
-    assert max(rates) == pytest.approx(1e-3, rel=0.2)
-    assert rates[-1] < 1e-4
+    assert max(rates) == pytest.approx(3e-3, rel=0.2)
+    assert rates[-1] < 3e-4
     assert np.argmax(rates) < len(rates) / 4
 
 
