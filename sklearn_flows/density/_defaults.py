@@ -28,7 +28,7 @@ ENOUGH_DRAWS = 20_000
 MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
 BATCH_SIZE_OF_DRAWS = 256
-EPOCHS_OF_A_TRIAL = 2
+EPOCHS_OF_A_TRIAL = 4
 EPOCHS_WITH_TEACHER = 14
 SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
