@@ -128,13 +128,19 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     }
 
     def _choose_size(self, n_rows):
-        """Set what "auto" leaves open of the flow's size.
+        """Say what "auto" leaves open of the flow's size.
 
         Parameters
         ----------
         n_rows : int
             Number of distinct rows of the table.
+
+        Returns
+        -------
+        dict
+            Parameters and their values, which become fitted attributes.
         """
+        return {}
 
     @abstractmethod
     def _build_flow(self, whitening, base, generator):
@@ -225,7 +231,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
         if not continues:
-            self._choose_size(len(rows))
+            for name, value in self._choose_size(len(rows)).items():
+                setattr(self, f"{name}_", value)
         n_copies = default_n_noisy_copies(len(rows)) if holds_images else 1
         n_teachers = 0
         if continues:

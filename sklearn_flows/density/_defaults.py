@@ -13,6 +13,9 @@ MAX_BATCH_SIZE = 4_096
 # Layers of a flow: fewer are enough to follow what few rows tell.
 FEW_TRANSFORMS, MANY_TRANSFORMS = 3, 5
 MAX_ROWS_FOR_FEW_TRANSFORMS = 50_000
+# Bins of splines: few are smoother.
+FEW_BINS, MANY_BINS = 5, 8
+MAX_ROWS_FOR_FEW_BINS = 3_000
 # With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
 MIN_ROWS_FOR_CUDA = 100_000
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
@@ -114,6 +117,22 @@ def default_n_transforms(n_rows):
         3, or 5 for more than 50,000 rows.
     """
     return FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS
+
+
+def default_n_bins(n_rows):
+    """Number of bins of splines.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of distinct rows.
+
+    Returns
+    -------
+    int
+        5, or 8 for more than 3,000 rows.
+    """
+    return FEW_BINS if n_rows <= MAX_ROWS_FOR_FEW_BINS else MANY_BINS
 
 
 def default_n_teachers(n_rows):

@@ -45,7 +45,9 @@ def scout(flow, rows, weight, rng):
     if len(starts) < 2 or len(rows) <= MIN_ROWS:
         base, margins = STARTS[0]
         return base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins
-    parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
+    # As large as the flow that is fitted to all rows afterwards.
+    parameters = flow.get_params(deep=False) | flow._choose_size(len(rows))
+    parameters |= {"n_teachers": 0, "verbose": 0, "warm_start": False}
     if flow.max_time is not None:
         parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}
     scouts = [

@@ -100,6 +100,9 @@ class Teacher:
         # Mixtures cost little, and more of them make a better mean. But what judges alone must be new to all.
         n_fits = {density: self.n_parts_left_out for density in [*self._flows, *self._simple]}
         n_fits |= dict.fromkeys(self._mixtures, max(N_MIXTURES, self.n_parts_left_out) if self.n_parts_left_out > 1 else 1)
+        # Of the size for all rows: one of the flows is what the flow that learns from them starts from.
+        for flow in self._flows:
+            flow.set_params(**flow._choose_size(len(rows)))
         kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
         members = [member for fits in kinds for member in fits]
         left_out = [k for fits in kinds for k in range(len(fits))]

@@ -90,3 +90,16 @@ def test_many_rows_are_fitted_by_more_layers(monkeypatch, ring, n_transforms, mo
     assert density.n_transforms_ == expected
     assert sum(isinstance(part, MaskedAutoregressive) for part in density.flow_.modules()) == expected
     assert density.set_params(warm_start=True).fit(ring[:300]).n_transforms_ == expected
+
+
+@pytest.mark.parametrize(("n_bins", "most_for_few", "expected"), [("auto", 600, 5), ("auto", 599, 8), (3, 599, 3)])
+@pytest.mark.parametrize("n_teachers", [0, 1])
+def test_many_rows_are_fitted_by_more_bins(monkeypatch, ring, n_teachers, n_bins, most_for_few, expected):
+    # What the flow starts from has seen fewer rows than there are, but is as large.
+    monkeypatch.setattr("sklearn_flows.density._defaults.MAX_ROWS_FOR_FEW_BINS", most_for_few)
+    settings = SETTINGS | {"n_bins": n_bins, "n_teachers": n_teachers, "max_iter": 1}
+    density = NeuralSplineFlowDensity(random_state=0, **settings).fit(ring)
+    assert density.n_bins_ == expected
+    layers = [part for part in density.flow_.modules() if isinstance(part, MaskedAutoregressive)]
+    assert {layer.transformer.n_bins for layer in layers} == {expected}
+    assert density.set_params(warm_start=True).fit(ring[:300]).n_bins_ == expected

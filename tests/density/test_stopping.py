@@ -198,7 +198,7 @@ def test_a_warm_start_with_other_names_is_refused(make_density, moons):
         {"n_transforms": 3},
         {"hidden_layer_sizes": (9,)},
         {"hidden_layer_sizes": (8, 8)},
-        {"n_bins": 5},
+        {"n_bins": 4},
         {"layer": "coupling"},
     ],
     ids=str,
