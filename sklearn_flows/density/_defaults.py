@@ -72,7 +72,7 @@ def default_learning_rate(holds_images):
     float
         The rate.
     """
-    return 1e-2 if holds_images else 3e-3
+    return 1e-2 if holds_images else 1e-3
 
 
 def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_steps=1.0):

@@ -49,7 +49,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=5e-3
         Peak of the learning rate.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
@@ -161,7 +161,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,
