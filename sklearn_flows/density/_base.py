@@ -507,10 +507,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             )
         elif result.stop_reason == "max_iter" and self.max_iter != "auto":
             curve = result.validation_scores or [-loss for loss in result.loss_curve]
-            # Still rising: the last tenth of the epochs (or the patience, where that is shorter) beats all before it.
+            # Still rising: the last tenth of the epochs (or the patience, where that is shorter) beats all that was before.
             window = int(min(self.n_iter_no_change, max(1, len(curve) // 10)))
-            rises = result.best_epoch > 0 and max(curve[-window:]) > max(curve[:-window], default=0.0) + self.tol * window
-            if len(curve) == 1 or rises:
+            if len(curve) == 1 or (result.best_epoch > 0 and max(curve[-window:]) > max(curve[:-window]) + self.tol * window):
                 warnings.warn(
                     f"{type(self).__name__} reached max_iter={self.max_iter} while its likelihood was still rising. Raise"
                     " max_iter, or leave it at 'auto'.",
