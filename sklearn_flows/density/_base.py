@@ -54,9 +54,9 @@ from ._defaults import (
     MIN_ROWS_FOR_MIXTURES,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
+    LearningRates,
     default_base_of_images,
     default_batch_size,
-    default_learning_rate,
     default_max_iter,
     default_n_draws,
     default_n_noisy_copies,
@@ -99,10 +99,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     One that isn't trained by the likelihood in one pass of the flow says by what in ``_build_objective`` too.
     """
 
-    # How often an epoch visits each row, how many of the usual steps an automatic fit takes, and from which number of rows on
-    # it is faster on CUDA.
+    # How often an epoch visits each row, how many of the usual steps an automatic fit takes, "auto" learning rates, and
+    # from which number of rows on a fit is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
+    _learning_rates = LearningRates()
     _min_rows_for_cuda = MIN_ROWS_FOR_CUDA
 
     _parameter_constraints = {
@@ -318,7 +319,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     max_iter=max_iter,
                     max_time=None if self.max_time is None else max(1e-3, begin + self.max_time - time.perf_counter()),
                     batch_size=batch_size,
-                    learning_rate=self._peak_learning_rate(),
+                    learning_rate=self._peak_learning_rate(from_draws=n_teachers > 0),
                     weight_decay=self.weight_decay,
                     early_stopping=start.early_stopping,
                     n_iter_no_change=self.n_iter_no_change,
@@ -350,8 +351,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     def _holds_images(self):
         return getattr(self, "image_shape", None) is not None
 
-    def _peak_learning_rate(self):
-        return default_learning_rate(self._holds_images()) if self.learning_rate == "auto" else self.learning_rate
+    def _peak_learning_rate(self, from_draws):
+        if self.learning_rate != "auto":
+            return self.learning_rate
+        if self._holds_images():
+            return self._learning_rates.images
+        return self._learning_rates.draws if from_draws else self._learning_rates.rows
 
     def _go_on(self, rows, weight, validation_rows, rng):
         """Start where the last fit has ended."""
@@ -442,7 +447,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
                 max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
                 batch_size=batch_size,
-                learning_rate=self._peak_learning_rate(),
+                learning_rate=self._peak_learning_rate(from_draws=True),
                 weight_decay=self.weight_decay,
                 early_stopping=True,
                 n_iter_no_change=self.n_iter_no_change,

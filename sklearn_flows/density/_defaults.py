@@ -1,6 +1,7 @@
 """What "auto" means: sizes of a fit that follow from the number of rows."""
 
 import math
+from typing import NamedTuple
 
 # Below this many distinct rows a validation part is too small to tell when to stop.
 MIN_ROWS_FOR_EARLY_STOPPING = 100
@@ -43,6 +44,24 @@ MAX_NOISY_COPIES = 10
 ENOUGH_NOISY_ROWS = 100_000
 
 
+class LearningRates(NamedTuple):
+    """Peaks of the learning rate, by what a flow learns from.
+
+    Attributes
+    ----------
+    rows : float
+        Of the rows of a table.
+    draws : float
+        Of rows that a teacher draws. Some may lie where the table has none, and drive a flow astray that goes too fast.
+    images : float
+        Of images. With digits and with faces a higher rate than for tables reaches more in as many steps.
+    """
+
+    rows: float = 1e-3
+    draws: float = 1e-3
+    images: float = 1e-2
+
+
 def default_batch_size(n_rows):
     """About four times the square root of the number of rows, as a power of two between 32 and 4096.
 
@@ -57,22 +76,6 @@ def default_batch_size(n_rows):
         Largest batch.
     """
     return min(MAX_BATCH_SIZE, 2 ** max(5, round(math.log2(4 * math.sqrt(n_rows)))))
-
-
-def default_learning_rate(holds_images):
-    """Peak of the learning rate.
-
-    Parameters
-    ----------
-    holds_images : bool
-        Whether the rows are images. With digits and with faces a higher rate than for tables reaches more in as many steps.
-
-    Returns
-    -------
-    float
-        The rate.
-    """
-    return 1e-2 if holds_images else 1e-3
 
 
 def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_steps=1.0):

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import default_n_bins, default_n_transforms
+from ._defaults import LearningRates, default_n_bins, default_n_transforms
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -49,8 +49,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=5e-3
-        Peak of the learning rate.
+    learning_rate : float or "auto", default="auto"
+        Peak of the learning rate. "auto" is 5e-3, and 2e-3 where the flow learns from a teacher.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -138,10 +138,13 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     (3, 2)
     """
 
+    _learning_rates = LearningRates(rows=5e-3, draws=2e-3)
+
     _parameter_constraints = {
         **BaseFlowDensity._parameter_constraints,
         "n_transforms": [*BaseFlowDensity._parameter_constraints["n_transforms"], StrOptions({"auto"})],
         "layer": [StrOptions({"autoregressive", "coupling"})],
+        "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both"), StrOptions({"auto"})],
         "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
     }
@@ -161,7 +164,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=5e-3,
+        learning_rate="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,
