@@ -22,11 +22,9 @@ from ..nets import ACTIVATIONS
 from ..training import (
     DivergedError,
     canonical_rows,
-    choose_mixture,
     fit_flow,
     mean_evaluations,
     split_off,
-    whitening_matrix,
 )
 from ..transforms import StepLimitError
 from ..utils._progress import FitProgress
@@ -45,13 +43,11 @@ from ..utils._state import fitted_attributes_restored_on_error, learned_attribut
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
     BATCH_SIZE_OF_DRAWS,
-    COPIES_FOR_MIXTURE,
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
-    MIN_ROWS_FOR_MIXTURES,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     LearningRates,
@@ -65,7 +61,8 @@ from ._defaults import (
 from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
-from ._teacher import N_MIXTURES, N_PARTS, InterruptedTeacherError, Teacher, diverged_for_every_start
+from ._starting_distribution import as_whitened, fit_base, whitening_map
+from ._teacher import N_PARTS, InterruptedTeacherError, Teacher, diverged_for_every_start
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -254,7 +251,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
         if flow is None:
-            flow = self._build_flow(*_fit_base(start.base, train, validation, rng, n_copies), generator)
+            flow = self._build_flow(*fit_base(start.base, train, validation, rng, n_copies), generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -433,8 +430,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if base is None:
             return []
         values, _ = _encode_rows(encoding, rows, weight, np.arange(len(rows)), torch.device("cpu"))
-        whitening = torch.as_tensor(whitening_matrix(*_on_the_host(values)))
-        flow = self._build_flow(whitening, _as_whitened(base, whitening), torch_generator(draw_seed(rng)))
+        whitening = whitening_map(values)
+        flow = self._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
         return [(encoding, flow, "mixture", "linear")]
 
     def _train_for_a_trial(self, flow, train, validation, seed):
@@ -543,62 +540,3 @@ def _encode_rows(encoding, rows, weight, indices, device):
 
 def _evenly_weighted(rows):
     return rows, np.ones(len(rows)), np.arange(len(rows))
-
-
-def _fit_base(base, train, validation, rng, n_copies):
-    """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
-
-    With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
-    take longer than the flow, but one of two copies; and a copy counts only as its share of a row against the priors of the
-    components, since the copies of an image say nearly the same.
-    """
-    whitening = torch.as_tensor(whitening_matrix(*_on_the_host(train)))
-    if base == "normal" or validation is None or not train.values.shape[1]:
-        return whitening, None
-    if base == "mixture" and n_copies == 1 and len(train.values) > MIN_ROWS_FOR_MIXTURES:
-        start = _fit_mixtures(*_on_the_host(train), rng)
-    else:
-        n_components = 1 if base == "student" else None
-        with one_thread_if_small(0):
-            values, weight = _on_the_host(train)
-            n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
-            mixture, _ = choose_mixture(values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components)
-        start = _as_distribution(mixture)
-    if start.n_components == 1 and start.df.isinf().all():
-        return start.precisions_cholesky[0].double(), None
-    return whitening, _as_whitened(start, whitening)
-
-
-def _fit_mixtures(values, weight, rng):
-    """The mean of mixtures, each chosen by a tenth of the rows that it doesn't see."""
-    part = rng.permutation(len(values)) % N_PARTS
-    seeds = [draw_seed(rng) for _ in range(N_MIXTURES)]
-    mixtures = [None] * N_MIXTURES
-
-    def fit(k):
-        seen, judges = part != k, part == k
-        with one_thread_if_small(0):
-            mixture, _ = choose_mixture(
-                values[seen], weight[seen], values[judges], weight[judges], np.random.RandomState(seeds[k])
-            )
-        mixtures[k] = _as_distribution(mixture)
-
-    with one_blas_thread():
-        for_each(fit, N_MIXTURES, torch.get_num_threads())
-    return StudentMixture.mean_of(mixtures)
-
-
-def _as_distribution(mixture):
-    return StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)
-
-
-def _as_whitened(base, whitening):
-    """A mixture as the whitened columns see it: P (z - mu) = P W^-1 (W z - W mu)."""
-    precisions_cholesky = torch.linalg.solve_triangular(
-        whitening, base.precisions_cholesky.to(whitening), upper=False, left=False
-    )
-    return StudentMixture(base.log_shares.exp(), base.means.to(whitening) @ whitening.T, precisions_cholesky, base.df)
-
-
-def _on_the_host(rows):
-    return rows.values.numpy(force=True), rows.weight.numpy(force=True)

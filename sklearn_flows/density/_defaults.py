@@ -106,8 +106,8 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_st
     return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
 
 
-def default_n_transforms(n_rows):
-    """Number of layers of a spline flow.
+def default_spline_size(n_rows):
+    """Number of layers of a spline flow, and of bins of its splines.
 
     Parameters
     ----------
@@ -116,26 +116,13 @@ def default_n_transforms(n_rows):
 
     Returns
     -------
-    int
-        3, or 5 for more than 50,000 rows.
+    dict
+        ``n_transforms``: 3, or 5 for more than 50,000 rows. ``n_bins``: 5, or 8 for more than 3,000 rows.
     """
-    return FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS
-
-
-def default_n_bins(n_rows):
-    """Number of bins of splines.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of distinct rows.
-
-    Returns
-    -------
-    int
-        5, or 8 for more than 3,000 rows.
-    """
-    return FEW_BINS if n_rows <= MAX_ROWS_FOR_FEW_BINS else MANY_BINS
+    return {
+        "n_transforms": FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS,
+        "n_bins": FEW_BINS if n_rows <= MAX_ROWS_FOR_FEW_BINS else MANY_BINS,
+    }
 
 
 def default_n_teachers(n_rows):

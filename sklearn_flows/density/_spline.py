@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import LearningRates, default_n_bins, default_n_transforms
+from ._defaults import LearningRates, default_spline_size
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -199,10 +199,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.random_state = random_state
 
     def _choose_size(self, n_rows):
-        return {
-            "n_transforms": default_n_transforms(n_rows) if self.n_transforms == "auto" else self.n_transforms,
-            "n_bins": default_n_bins(n_rows) if self.n_bins == "auto" else self.n_bins,
-        }
+        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins}
+        return default_spline_size(n_rows) | {name: value for name, value in given.items() if value != "auto"}
 
     def _build_flow(self, whitening, base, generator):
         return spline_flow(
