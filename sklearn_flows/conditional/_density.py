@@ -404,7 +404,7 @@ class ConditionalFlowDensity(RegressorMixin, MultiOutputMixin, BaseEstimator):
         point = [
             torch.zeros(1, encoding.varies.sum(), dtype=torch.float64) for encoding in (self.encoding_, self.context_encoding_)
         ]
-        return compiled_flow(flow, lambda flow: flow.from_base(*point) + flow.log_prob(*point), torch.get_num_threads())
+        return compiled_flow(flow, ["from_base", "log_prob"], point, torch.get_num_threads())
 
     def log_prob(self, X, y):
         """Compute the log-density of targets given features.

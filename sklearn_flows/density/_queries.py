@@ -1,7 +1,6 @@
 """What queries of all densities share."""
 
 from numbers import Integral
-from operator import attrgetter
 
 import numpy as np
 import torch
@@ -84,10 +83,10 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
         except (TypeError, ValueError) as error:
             raise type(error)(f"X_val can't be used: {error}") from error
 
-    def _map_rows(self, function, ask, X, out):
+    def _map_rows(self, function, asked, X, out):
         """Fill ``out``, which may be ``X``, with ``function(answer, rows)``, in chunks that fit scikit-learn's working memory.
 
-        ``answer`` is ``ask(flow)``, a method of the fitted flow or of its compiled twin, where that is worthwhile.
+        ``answer`` is the method ``asked`` of the fitted flow, or of its compiled twin where that is worthwhile.
         """
         # From the fitted flow, not from parameters of the estimator: these may have been set anew since the fit.
         n_outputs = layer_widths(self.flow_) or [self.n_features_in_]
@@ -101,8 +100,8 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
             flow = self.flow_
             if n_scalars >= MIN_SCALARS_FOR_COMPILED_KERNELS:
                 row = torch.zeros(1, flow.base.n_features, dtype=torch.float64)
-                flow = compiled_flow(flow, lambda flow: ask(flow)(row), n_threads)
-            answer = ask(flow)
+                flow = compiled_flow(flow, [asked], [row], n_threads)
+            answer = getattr(flow, asked)
             workspace = Workspace()
             for batch in gen_batches(len(X), chunk):
                 with workspace.round():
@@ -132,7 +131,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
             return log_prob + log_density_of_constants(encoding, Z) + log_det
 
         with np.errstate(over="ignore"):  # what float32 can't hold is minus infinity
-            return self._map_rows(log_density, attrgetter("log_prob"), X, np.empty(len(X), X.dtype))
+            return self._map_rows(log_density, "log_prob", X, np.empty(len(X), X.dtype))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the density.
@@ -156,7 +155,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
         latents = np.empty((n_samples, self.n_features_in_))
         latents[:, varies] = self.flow_.base.sample(n_samples, generator).numpy()
         latents[:, ~varies] = torch.randn(n_samples, (~varies).sum(), generator=generator, dtype=torch.float64).numpy()
-        return self._map_rows(self._decode_latents, attrgetter("from_base"), latents, latents)
+        return self._map_rows(self._decode_latents, "from_base", latents, latents)
 
     def transform(self, X):
         """Map rows to the latent space, where the fitted density is a standard normal.
@@ -180,7 +179,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
             Z[:, varies] = to_latent(_as_tensor(Z[:, varies])).numpy()
             return Z
 
-        return self._map_rows(latents, attrgetter("to_latent"), X, np.empty(X.shape, X.dtype))
+        return self._map_rows(latents, "to_latent", X, np.empty(X.shape, X.dtype))
 
     def inverse_transform(self, X):
         """Map latents back to rows.
@@ -201,7 +200,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
             )
-        return self._map_rows(self._decode_latents, attrgetter("from_latent"), X, np.empty(X.shape, X.dtype))
+        return self._map_rows(self._decode_latents, "from_latent", X, np.empty(X.shape, X.dtype))
 
     def _decode_latents(self, from_latent, latents):
         varies = self.encoding_.varies

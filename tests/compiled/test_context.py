@@ -54,7 +54,7 @@ def draw(n_rows, n_features, generator):
 
 def compile_or_fail(flow, n_threads=1):
     row = [torch.zeros(1, n, dtype=torch.float64) for n in (flow.base.n_features, N_CONTEXT)]
-    compiled = compiled_flow(flow, lambda flow: flow.log_prob(*row), n_threads)
+    compiled = compiled_flow(flow, ["log_prob"], row, n_threads)
     assert isinstance(compiled.transform, CompiledTransform)
     return compiled
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from sklearn_flows.compiled import compiled_flow, compiled_likelihood
+from sklearn_flows.compiled import _flow, compiled_flow, compiled_likelihood
 from sklearn_flows.compiled._likelihood import CompiledLikelihood
 from sklearn_flows.compiled._program import MAX_ROWS
 from sklearn_flows.compiled._transform import CompiledTransform
@@ -43,12 +43,16 @@ def build(generator, randomise):
     return build
 
 
+def zero_row(flow):
+    return torch.zeros(1, flow.base.n_features, dtype=flow.base._like.dtype)
+
+
 def log_prob_at_zero(flow):
-    return flow.log_prob(torch.zeros(1, flow.base.n_features, dtype=flow.base._like.dtype))
+    return flow.log_prob(zero_row(flow))
 
 
 def compile_or_fail(flow, n_threads=1):
-    compiled = compiled_flow(flow, log_prob_at_zero, n_threads)
+    compiled = compiled_flow(flow, ["log_prob"], [zero_row(flow)], n_threads)
     assert isinstance(compiled.transform, CompiledTransform)
     return compiled
 
@@ -228,17 +232,18 @@ def test_the_parameters_are_those_of_now(build):
 
 def test_torch_serves_where_there_are_no_kernels(build):
     flow = build("maf", activation="gelu")
-    assert compiled_flow(flow, log_prob_at_zero, 1) is flow
+    assert compiled_flow(flow, ["log_prob"], [zero_row(flow)], 1) is flow
     row = Rows(torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
     assert compiled_likelihood(flow, FlatParameters(flow), row, 1) is None
 
 
 def test_kernels_that_give_something_else_than_torch_are_not_used(build, monkeypatch):
     flow = build("maf")
+    monkeypatch.setattr(_flow, "_trusted", set())
     forward = CompiledTransform.forward
     monkeypatch.setattr(CompiledTransform, "forward", lambda self, x, context=None: tuple(y + 1 for y in forward(self, x)))
     with pytest.warns(RuntimeWarning, match="instead of"):
-        assert compiled_flow(flow, log_prob_at_zero, 1) is flow
+        assert compiled_flow(flow, ["log_prob"], [zero_row(flow)], 1) is flow
 
 
 @pytest.mark.parametrize("how", ["absent", "broken", "switched off"])
@@ -260,7 +265,7 @@ if how == "broken":
 flow = maf(torch.eye(2), n_transforms=1, hidden_layer_sizes=(3,), activation="silu", generator=torch.Generator())
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    assert compiled_flow(flow, lambda flow: flow.log_prob(torch.zeros(1, 2)), 1) is flow
+    assert compiled_flow(flow, ["log_prob"], [torch.zeros(1, 2)], 1) is flow
 messages = [str(w.message) for w in caught if "ompiled kernels" in str(w.message)]
 assert len(messages) == (how == "broken"), messages
 assert how != "broken" or "no place for the cache" in messages[0]
