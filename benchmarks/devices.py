@@ -4,12 +4,14 @@
     python benchmarks/devices.py [--sizes 500,5000,50000] [--fits 1] [--threads 2]
 
 Printed first: milliseconds of a training step of spline flows of several sizes on a million rows of six columns, in the mean
-over steps, and those of steps that aren't recorded. Then: ``NeuralSplineFlowDensity()`` on rows of bent groups in eight
-columns, fitted on each device in turn; median seconds of a fit, and the mean log-density of 10,000 other rows.
+over steps; those of steps that are recorded without fusing kernels before, and those of steps that aren't recorded. Then:
+``NeuralSplineFlowDensity()`` on rows of bent groups in eight columns, fitted on each device in turn; median seconds of a fit,
+and the mean log-density of 10,000 other rows.
 """
 
 import argparse
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -72,15 +74,16 @@ def milliseconds(n_transforms, width, batch_size, n_steps=200):
 
 def steps():
     """Print what steps take."""
-    print("| layers | width | batch | ms per step | not recorded |\n|--:|--:|--:|--:|--:|")
-    recorded_from = _likelihood.STEPS_BEFORE_RECORDING
+    print("| layers | width | batch | ms per step | not fused | not recorded |\n|--:|--:|--:|--:|--:|--:|")
+    usual = {name: getattr(_likelihood, name) for name in ("STEPS_BEFORE_RECORDING", "fused_kernels")}
+    changes = ({}, {"fused_kernels": lambda wanted=True: nullcontext()}, {"STEPS_BEFORE_RECORDING": 10**9})
     for n_transforms, width, batch_size in ((3, 128, 1024), (5, 256, 1024), (5, 256, 4096), (10, 256, 2048), (5, 512, 2048)):
         times = []
-        for first in (recorded_from, 10**9):
-            _likelihood.STEPS_BEFORE_RECORDING = first
-            times.append(milliseconds(n_transforms, width, batch_size))
-        _likelihood.STEPS_BEFORE_RECORDING = recorded_from
-        print(f"| {n_transforms} | {width} | {batch_size} | {times[0]:.2f} | {times[1]:.2f} |", flush=True)
+        for change in changes:
+            vars(_likelihood).update(usual | change)
+            times.append(f"{milliseconds(n_transforms, width, batch_size):.2f}")
+        vars(_likelihood).update(usual)
+        print(f"| {n_transforms} | {width} | {batch_size} | {' | '.join(times)} |", flush=True)
 
 
 def main():

@@ -65,7 +65,7 @@ class Linear(nn.Linear):
     n_seen : list of int
         How many inputs each output sees: the first ones.
     blocks : list of (int, int, int)
-        Groups of outputs that are multiplied at once: the first, one after the last, and how many inputs they see.
+        Groups of outputs that are multiplied at once on the CPU: the first, one after the last, and how many inputs they see.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator | None = None) -> None:
@@ -85,8 +85,8 @@ class Linear(nn.Linear):
 class MaskedLinear(Linear):
     """Linear layer in which some weights don't exist: they are zero, and so are their gradients.
 
-    Each output sees the first few inputs, later outputs as many or more, so the mask has the shape of stairs. Outputs are
-    multiplied in groups, each with the inputs that any of the group sees: the rest is never touched.
+    Each output sees the first few inputs, later outputs as many or more, so the mask has the shape of stairs. On the CPU
+    outputs are multiplied in groups, each with the inputs that any of the group sees: the rest is never touched.
 
     Parameters
     ----------
@@ -119,6 +119,11 @@ def _blocks(n_seen: list[int], n_in: int) -> list[tuple[int, int, int]]:
     return [(start, end, max(n_seen[start:end], default=0)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def _blocks_on(x: Tensor, layer: Linear) -> list[tuple[int, int, int]]:
+    # A kernel on CUDA takes less time than its launch: one product of everything, zeros included, is faster there.
+    return [(0, layer.out_features, layer.in_features)] if x.is_cuda else layer.blocks
+
+
 class _Network(torch.autograd.Function):
     """Linear layers with activations between them, as one step of the tape.
 
@@ -136,7 +141,7 @@ class _Network(torch.autograd.Function):
         for layer, weight, bias in zip(layers, weights, biases, strict=True):
             inputs.append(x)
             y = empty((*x.shape[:-2], weight.shape[-2], x.shape[-1]), x)
-            for start, end, n_seen in layer.blocks:
+            for start, end, n_seen in _blocks_on(x, layer):
                 rows = slice(start, end)
                 add_product(bias[..., rows, None], weight[..., rows, :n_seen], x[..., :n_seen, :], out=y[..., rows, :])
             outputs.append(y)
@@ -159,15 +164,15 @@ class _Network(torch.autograd.Function):
         for i in reversed(range(n)):
             weight, x = weights[i], inputs[i]
             g_weight = empty(weight.shape, weight)
-            if isinstance(layers[i], MaskedLinear):
-                g_weight.zero_()  # what no block covers
             g_x = empty(x.shape, x) if i > 0 or ctx.needs_input_grad[0] else None
             n_filled = 0
             # From the last block, which sees the most inputs, so that each part of g_x is filled before it is added to.
-            for start, end, n_seen in reversed(layers[i].blocks):
+            for start, end, n_seen in reversed(_blocks_on(x, layers[i])):
                 rows = slice(start, end)
                 g_rows = g_y[..., rows, :]
                 product(g_rows, x[..., :n_seen, :].mT, out=g_weight[..., rows, :n_seen])
+                if n_seen < weight.shape[-1]:
+                    g_weight[..., rows, n_seen:] = 0
                 if g_x is not None:
                     part, transposed = g_x[..., :n_seen, :], weight[..., rows, :n_seen].mT
                     if n_filled:

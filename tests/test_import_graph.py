@@ -13,7 +13,7 @@ PACKAGE = Path(sklearn_flows.__file__).parent
 
 # From the ground up; a module imports from its own layer and those below. New modules get their place here.
 LAYERS = [
-    {"transforms", "nets", "distributions", "_workspace", "_parallel"},
+    {"transforms", "nets", "distributions", "_workspace", "_fusion", "_parallel"},
     {"flows"},
     {"compiled"},
     {"utils", "datasets"},

@@ -1,8 +1,10 @@
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from sklearn_flows import nets
 from sklearn_flows.nets import ACTIVATIONS, MADE, MLP, FeedForward
 
 
@@ -124,3 +126,17 @@ def test_made_in_order_computes_each_unit_once(n_context, generator, monkeypatch
     made.in_order(torch.empty(rows, 6), lambda i, parameters: parameters[:, :, 0], torch.zeros(rows, n_context))
     n_weights = sum(int(layer.mask.sum()) for layer in made.layers if hasattr(layer, "mask"))
     assert sum(multiplied) == n_weights
+
+
+def test_the_one_product_of_cuda_gives_what_the_blocks_of_the_cpu_give(generator, randomise, monkeypatch):
+    made = randomise(MADE(5, 23, [200, 200], "silu", generator), generator)
+    assert len(made.layers[1].blocks) > 1
+    on_this_device, results = nets._blocks_on, []
+    for choose in (on_this_device, lambda x, layer: on_this_device(SimpleNamespace(is_cuda=True), layer)):
+        monkeypatch.setattr(nets, "_blocks_on", choose)
+        assert len(choose(torch.empty(0), made.layers[1])) == (len(made.layers[1].blocks) if choose is on_this_device else 1)
+        x = torch.linspace(-2, 2, 35, dtype=torch.float64).view(7, 5).requires_grad_()
+        y = made(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *made.parameters()])])
+    for blocks, one_product in zip(*results, strict=True):
+        torch.testing.assert_close(one_product, blocks)

@@ -7,6 +7,7 @@ import threading
 import torch
 from torch import Tensor
 
+from .._fusion import fused_kernels
 from .._workspace import Workspace
 from ..flows import Flow, Rows
 
@@ -63,7 +64,8 @@ class Likelihood:
         """Log-density of rows, without gradients."""
         size = rows_at_once(rows)
         parts = [slice(start, start + size) for start in range(0, len(rows.values), size)]
-        return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])
+        with fused_kernels(bool(self._recorded)):  # those of the way forward have been compiled then
+            return torch.cat([self.flow.log_prob(*rows.given(part)) for part in parts])
 
 
 def _add_gradient(flow: Flow, rows: Rows, batch: Tensor, workspace: Workspace) -> Tensor:
@@ -79,17 +81,34 @@ def _add_gradient(flow: Flow, rows: Rows, batch: Tensor, workspace: Workspace) -
 class _RecordedGradient:
     """The gradient of batches of one size on CUDA, as a single launch.
 
-    A step of a small flow is hundreds of kernels that each take less time than their launch. They are recorded once, without
-    being run, and then all run at a word.
+    A step of a small flow is hundreds of kernels that each take less time than their launch. Those of splines are fused, and
+    what remains is recorded once, without being run, and then all run at a word.
     """
 
     def __init__(self, flow: Flow, rows: Rows, batch: Tensor) -> None:
         self.rows = rows
         self._batch = batch.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with _recording, torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            # What it computes stays in memory that belongs to the recording: a workspace of its own.
-            self._loss = _add_gradient(flow, rows, self._batch, Workspace())
+        with _recording, fused_kernels():
+            self._compile(flow)
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                # What it computes stays in memory that belongs to the recording: a workspace of its own.
+                self._loss = _add_gradient(flow, rows, self._batch, Workspace())
+
+    def _compile(self, flow: Flow) -> None:
+        """Take the step once for the sake of its kernels, which can't be compiled while it is recorded.
+
+        On a stream of its own, as torch asks for before recordings.
+        """
+        gradients = [p.grad for p in flow.parameters() if p.grad is not None]
+        before = [gradient.clone() for gradient in gradients]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            _add_gradient(flow, self.rows, self._batch, Workspace())
+        torch.cuda.current_stream().wait_stream(stream)
+        for gradient, value in zip(gradients, before, strict=True):
+            gradient.copy_(value)
 
     def replay(self, batch: Tensor) -> Tensor:
         """Add the gradient of another batch, and give its loss until the next call."""

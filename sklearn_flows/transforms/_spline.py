@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .._fusion import call, is_fusing
 from ._elementwise import Transformer
 
 # Smallest bin (as a share of the box) and smallest derivative at a knot: both keep the spline strictly monotone
@@ -130,7 +131,7 @@ def rational_quadratic_spline(
 
 
 def spline_gradients(
-    x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, z_gradient: Tensor, log_derivative_gradient: Tensor
+    x: Tensor, raw: Tensor, z_gradient: Tensor, log_derivative_gradient: Tensor, n_bins: int, tail_bound: float
 ) -> tuple[Tensor, Tensor]:
     """Carry gradients back through the spline, in closed form.
 
@@ -143,10 +144,10 @@ def spline_gradients(
         Arguments of the spline.
     raw : Tensor of shape (..., 3 * n_bins - 1)
         Its unconstrained parameters.
-    n_bins, tail_bound
-        As in ``spline_knots`` and ``rational_quadratic_spline``.
     z_gradient, log_derivative_gradient : Tensor of shape (...)
         Gradients of a loss with respect to the value and the log-derivative.
+    n_bins, tail_bound
+        As in ``spline_knots`` and ``rational_quadratic_spline``.
 
     Returns
     -------
@@ -202,16 +203,23 @@ def spline_gradients(
     return torch.where(inside, -g_x_k / (2 * tail_bound), z_gradient), raw_gradient
 
 
+def _spline(x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+    return rational_quadratic_spline(x, *spline_knots(raw, n_bins), tail_bound, inverse=inverse)
+
+
 class _Spline(torch.autograd.Function):
     """The spline as one step of the tape, which keeps only its raw parameters and its argument."""
 
     @staticmethod
     def forward(x: Tensor, raw: Tensor, n_bins: int, tail_bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
-        return rational_quadratic_spline(x, *spline_knots(raw, n_bins), tail_bound, inverse=inverse)
+        settings = {"n_bins": n_bins, "tail_bound": tail_bound, "inverse": inverse}
+        result: tuple[Tensor, Tensor] = call(_spline, x, raw, fused=is_fusing(), **settings)
+        return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, raw, ctx.n_bins, ctx.tail_bound, ctx.inverse = inputs
+        x, raw, n_bins, tail_bound, ctx.inverse = inputs
+        ctx.settings = {"n_bins": n_bins, "tail_bound": tail_bound, "fused": is_fusing()}
         y, log_derivative = output
         # Of the inverse function, the argument of the spline is the result.
         ctx.save_for_backward(y if ctx.inverse else x, raw, log_derivative if ctx.inverse else None)
@@ -222,14 +230,18 @@ class _Spline(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, raw, inverse_log_derivative = ctx.saved_tensors
         g_y, g_log_derivative = gradients
+
+        def gradients_of(g_z: Tensor, g_log: Tensor) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = call(spline_gradients, x, raw, g_z, g_log, **ctx.settings)
+            return result
+
         if not ctx.inverse:
-            g_x, g_raw = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, g_y, g_log_derivative)
-            return g_x, g_raw, None, None, None
+            return *gradients_of(g_y, g_log_derivative), None, None, None
         # Implicit differentiation of z = f(x, raw), where the second result is -log f'(x, raw): what reaches x, directly
         # and through the log-derivative, goes on to z by 1 / f', and to the parameters as if z had the opposite gradient.
-        through_log, _ = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, torch.zeros_like(g_y), -g_log_derivative)
+        through_log, _ = gradients_of(torch.zeros_like(g_y), -g_log_derivative)
         g_z = (g_y + through_log) * inverse_log_derivative.exp()
-        _, g_raw = spline_gradients(x, raw, ctx.n_bins, ctx.tail_bound, -g_z, -g_log_derivative)
+        _, g_raw = gradients_of(-g_z, -g_log_derivative)
         return g_z, g_raw, None, None, None
 
 

@@ -1,12 +1,15 @@
 """Training on another device than the CPU."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from sklearn_flows import _fusion
 from sklearn_flows._workspace import Workspace
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
-from sklearn_flows.training._likelihood import STEPS_BEFORE_RECORDING, Likelihood, _add_gradient
+from sklearn_flows.training._likelihood import STEPS_BEFORE_RECORDING, Likelihood, _add_gradient, _RecordedGradient
 from sklearn_flows.training._optim import FlatParameters
 
 SETTINGS = {"n_transforms": 2, "hidden_layer_sizes": (8, 8), "activation": "silu"}
@@ -17,8 +20,8 @@ def mixture(df):
     return StudentMixture(torch.full((3,), 1 / 3), torch.arange(12.0).reshape(3, 4), torch.eye(4).expand(3, 4, 4).clone(), df)
 
 
-def build(family, base, generator):
-    settings = SETTINGS | (SPLINES if family is spline_flow else {})
+def build(family, base, generator, **others):
+    settings = SETTINGS | (SPLINES if family is spline_flow else {}) | others
     return family(torch.eye(4, dtype=torch.float64), base=base, generator=generator, **settings)
 
 
@@ -33,9 +36,42 @@ def test_a_step_reads_nothing_back(family, df, generator):
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
 
+class NoStream:
+    """Stands in for streams and recordings of CUDA: what is recorded is run."""
+
+    def wait_stream(self, stream):
+        pass
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    for name in ("Stream", "CUDAGraph", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, NoStream)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, **settings: nullcontext())
+
+
+def test_a_recording_leaves_no_gradient_of_the_step_before_it(generator, no_cuda):
+    flow = build(spline_flow, None, generator)
+    parameters = FlatParameters(flow)
+    rows, batch = Rows(torch.randn(50, 4, generator=generator), torch.ones(50)), torch.arange(20)
+    _add_gradient(flow, rows, batch, Workspace())
+    of_one_step = parameters.gradients.clone()
+    _RecordedGradient(flow, rows, batch)
+    assert of_one_step.any()
+    torch.testing.assert_close(parameters.gradients, 2 * of_one_step)  # what the stand-in runs is the recorded step
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: only one can record and replay its kernels")
-def test_recorded_gradients_are_those_of_the_steps(generator):
-    flow = build(spline_flow, mixture(5.0), generator).cuda()
+@pytest.mark.parametrize("layer", ["autoregressive", "coupling"])
+@pytest.mark.parametrize("fuses", [False, True])
+def test_recorded_gradients_are_those_of_the_steps(fuses, layer, generator, monkeypatch):
+    if fuses:
+        pytest.importorskip("triton")
+    else:
+        monkeypatch.setattr(_fusion, "find_spec", lambda name: None)
+    monkeypatch.setattr(_fusion, "_compiled", {})
+    flow = build(spline_flow, mixture(5.0), generator, layer=layer).cuda()
     parameters = FlatParameters(flow)
     rows = Rows(torch.randn(500, 4, generator=generator).cuda(), torch.rand(500, generator=generator).cuda())
     likelihood = Likelihood(flow)
@@ -50,3 +86,4 @@ def test_recorded_gradients_are_those_of_the_steps(generator):
         torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
         with torch.no_grad():
             parameters.values.add_(0.01 * torch.randn(len(parameters.values), generator=generator).cuda())
+    assert [compiled is not None for compiled in _fusion._compiled.values()] == [True, True] * fuses  # ways forward and back
