@@ -48,6 +48,7 @@ from ._defaults import (
     MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
+    N_TRIALS,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     LearningRates,
@@ -392,29 +393,36 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
         """Start from a flow of a teacher, and with rows that it draws: from that flow which soonest comes closest to it."""
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
-        draws = _evenly_weighted(teacher.draw(default_n_draws(len(rows))))
-        if validation_rows is None:
-            # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
-            validation_rows = teacher.judges_ if n_teachers == 1 else _evenly_weighted(teacher.draw(VALIDATION_DRAWS))[:2]
+        # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
+        judged_by_draws = validation_rows is None and n_teachers > 1
+        drawn = teacher.draw(default_n_draws(len(rows)) + judged_by_draws * VALIDATION_DRAWS)
+        if judged_by_draws:
+            drawn, drawn_val = np.split(drawn, [-VALIDATION_DRAWS])
+            validation_rows = drawn_val, np.ones(len(drawn_val))
+        elif validation_rows is None:
+            validation_rows = teacher.judges_
+        draws = drawn, np.ones(len(drawn)), np.arange(len(drawn))
         early_stopping = self.early_stopping == "auto" or self.early_stopping
-        candidates = [(flow.encoding_, flow.flow_, flow.base, flow.margins) for flow in teacher.flows_]
+        judges = (*validation_rows, np.arange(len(validation_rows[0])))
+        candidates = [(flow.encoding_, copy.deepcopy(flow.flow_).float(), flow.base, flow.margins) for flow in teacher.flows_]
         if n_teachers > 1 and self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
             candidates += self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
+        # The nearest to the teacher are tried: the others seldom come closer in the end.
+        before = [_score(encoding, flow, judges) for encoding, flow, *_ in candidates]
+        candidates = [candidates[i] for i in np.argsort(before)[::-1][:N_TRIALS]]
         seeds = [draw_seed(rng) for _ in candidates]
         trials = [None] * len(candidates)
 
         def try_flow(i):
             encoding, flow, *start = candidates[i]
-            train, validation, units, units_val = self._encode_parts(
-                encoding, draws, (*validation_rows, np.arange(len(validation_rows[0])))
-            )
-            flow = copy.deepcopy(flow).float().requires_grad_(True).train().to(train.values.device)
+            train, validation, units, units_val = self._encode_parts(encoding, draws, judges)
+            flow = flow.requires_grad_(True).train().to(train.values.device)
             try:
                 result = self._train_for_a_trial(flow, train, validation, seeds[i])
             except DivergedError:
                 return
             if result.stop_reason == "interrupted":
-                raise InterruptedTeacherError(teacher.flows_[min(i, len(teacher.flows_) - 1)])
+                raise InterruptedTeacherError(teacher.best_flow_)
             start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
             trials[i] = result.best_score + units_val, start
 
@@ -538,5 +546,9 @@ def _encode_rows(encoding, rows, weight, indices, device):
     return on_device, float(lacking / weight.sum())
 
 
-def _evenly_weighted(rows):
-    return rows, np.ones(len(rows)), np.arange(len(rows))
+def _score(encoding, flow, part):
+    """Mean log-density of a part of the rows."""
+    rows, units = _encode_rows(encoding, *part, torch.device("cpu"))
+    with torch.no_grad():
+        log_prob = flow.log_prob(*rows.given(slice(None))).double()
+    return float((rows.weight * log_prob).mean()) + units

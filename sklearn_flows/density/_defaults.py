@@ -33,7 +33,8 @@ MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
 BATCH_SIZE_OF_DRAWS = 256
 EPOCHS_OF_A_TRIAL = 4
-EPOCHS_WITH_TEACHER = 14
+N_TRIALS = 2
+EPOCHS_WITH_TEACHER = 7
 SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
 # image is repeated with other noise, for the mixture and in all.

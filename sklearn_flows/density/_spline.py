@@ -50,7 +50,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float or "auto", default="auto"
-        Peak of the learning rate. "auto" is 5e-3, and 2e-3 where the flow learns from a teacher.
+        Peak of the learning rate. "auto" is 5e-3, and 6e-3 where the flow learns from a teacher.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -138,7 +138,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     (3, 2)
     """
 
-    _learning_rates = LearningRates(rows=5e-3, draws=2e-3)
+    _learning_rates = LearningRates(rows=5e-3, draws=6e-3)
 
     _parameter_constraints = {
         **BaseFlowDensity._parameter_constraints,

@@ -23,8 +23,13 @@ N_MIXTURES = 5
 MAX_COMPONENTS = 1_024
 # Share of the time that its flows have together, where time is limited.
 SHARE_OF_TIME = 0.5
+# Share of the patience that its flows have: what one of them would still learn matters less in a mixture.
+SHARE_OF_PATIENCE = 0.5
 # Attempts to draw rows near the table.
 MAX_ROUNDS = 10
+SHARE_TO_DO_WITHOUT = 0.1
+# How far a draw's log-density may lie below the median of the rows', in distances from there to the least likely row's.
+FARTHEST = 4.0
 
 
 class InterruptedTeacherError(Exception):
@@ -63,6 +68,7 @@ class Teacher:
         self.n_parts_left_out = n_parts_left_out
         self.rng = rng
         parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
+        parameters |= {"n_iter_no_change": SHARE_OF_PATIENCE * flow.n_iter_no_change}
         starts = {
             (base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins): None
             for base, margins in STARTS
@@ -140,11 +146,15 @@ class Teacher:
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]
         )
         self.flows_ = [fits[0] for fits in flows]
+        best = int(shares[: len(flows)].argmax())
+        median = np.median(log_densities[best])
+        self.best_flow_, self.lowest_ = flows[best][0], median - FARTHEST * (median - log_densities[best].min())
         self.mixtures_ = kinds[-len(self._mixtures)]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        self.is_constant_, self.constants_ = np.array([is_constant(x) for x in rows.T]), rows[0]
         with np.errstate(over="ignore"):
-            span = np.where([is_constant(x) for x in rows.T], np.inf, high - low)
+            span = np.where(self.is_constant_, np.inf, high - low)
             self.low_, self.high_ = low - span, high + span
         return self
 
@@ -176,7 +186,10 @@ class Teacher:
         return StudentMixture.mean_of(parts) if parts else None
 
     def draw(self, n_rows):
-        """Draw rows that are no farther from the table than its columns are wide.
+        """Draw rows that are no farther from the table than its columns are wide, and that the best flow thinks possible.
+
+        Where columns depend on each other exactly, the simple densities draw rows off what the table lies on. A flow would give
+        up much to follow them.
 
         Parameters
         ----------
@@ -185,16 +198,21 @@ class Teacher:
 
         Returns
         -------
-        ndarray of shape (n_rows, n_features)
-            The rows; fewer, where next to none are that near.
+        ndarray of shape (n_drawn, n_features)
+            The rows, in an order of chance; somewhat fewer, where many are not like that.
         """
         drawn, missing = [], n_rows
         for _ in range(MAX_ROUNDS):
             rows = draw_from_mixture(self.members_, self.shares_, missing, self.rng)
-            near = ((rows >= self.low_) & (rows <= self.high_)).all(axis=1)
-            drawn.append(rows[near])
-            missing -= int(near.sum())
-            if missing == 0:
+            rows = rows[((rows >= self.low_) & (rows <= self.high_)).all(axis=1)]
+            if len(rows):
+                # Of constant columns the rows have the likeliest value, and draws one that is as good.
+                at_constants = np.where(self.is_constant_, self.constants_, rows)
+                rows = rows[self.best_flow_.score_samples(at_constants) >= self.lowest_]
+            drawn.append(rows)
+            missing -= len(rows)
+            # Members take a while to begin, so a few rows are not worth another round.
+            if missing < SHARE_TO_DO_WITHOUT * n_rows:
                 break
         return np.concatenate(drawn)
 
