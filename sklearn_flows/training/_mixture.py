@@ -29,8 +29,8 @@ ROWS_PER_COMPONENT = 5
 # Added to all variances, in units of those of the columns.
 MIN_VARIANCE = 1e-6
 MAX_EM_STEPS = 60
-PATIENCE = 5
-TOLERANCE = 1e-4
+PATIENCE = 3
+TOLERANCE = 3e-4
 KMEANS_STEPS = 10
 # Rows that a mixture is fitted to, at most, and the number from which on strong priors aren't tried: they would lose.
 MAX_ROWS = 5_000
@@ -151,8 +151,25 @@ def _log_sum_exp(log_joint: Floats) -> Floats:
     return result
 
 
-def _kmeans(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> npt.NDArray[np.intp]:
-    """Group of each row, by k-means after greedy k-means++: of several rows drawn the best becomes the next centre."""
+def first_groups(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> Floats:
+    """Group rows by k-means after greedy k-means++: of several rows drawn the best becomes the next centre.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_features)
+        The rows.
+    weight : ndarray of shape (n_samples,)
+        Their weights.
+    n_components : int
+        Number of groups.
+    rng : numpy.random.RandomState
+        Source of the first centres.
+
+    Returns
+    -------
+    ndarray of shape (n_components, n_samples)
+        One for the group that a row belongs to, zero for the others.
+    """
     n_drawn = 2 + int(math.log(n_components))
     centres = Z[[_draw(weight, rng)]]
     distance = np.square(Z - centres[0]).sum(axis=1)
@@ -167,7 +184,7 @@ def _kmeans(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomS
         members = (group == np.arange(n_components)[:, None]) * weight
         n = members.sum(axis=1, keepdims=True)
         centres = np.where(n > 0, members @ Z / np.maximum(n, 1e-300), centres)
-    result: npt.NDArray[np.intp] = group
+    result: Floats = (group == np.arange(n_components)[:, None]).astype(np.float64)
     return result
 
 
@@ -183,12 +200,11 @@ def fit_mixture(
     weight: Floats,
     Z_val: Floats,
     weight_val: Floats,
-    n_components: int,
+    responsibility: Floats,
     prior_rows: float,
     diagonal_share: float,
     df: float,
-    rng: np.random.RandomState,
-) -> tuple[Mixture, float]:
+) -> tuple[Mixture, float, Floats]:
     """Fit a mixture by expectation-maximisation, as long as the likelihood of other rows rises.
 
     The covariance of a component is drawn to the mean covariance within components, as an inverse-Wishart prior does [1]_, and
@@ -200,16 +216,14 @@ def fit_mixture(
         Rows to fit and to watch.
     weight, weight_val : ndarray of shape (n_samples,)
         Their weights.
-    n_components : int
-        Number of components.
+    responsibility : ndarray of shape (n_components, n_samples)
+        Which component each row belongs to at first, as probabilities.
     prior_rows : float
         How many rows the prior of a covariance counts for.
     diagonal_share : float
         How far the mean covariance is drawn to its diagonal. With 1 the covariances are diagonal.
     df : float
         Degrees of freedom of the components; infinity for normal ones.
-    rng : numpy.random.RandomState
-        Source of the first groups.
 
     Returns
     -------
@@ -217,6 +231,8 @@ def fit_mixture(
         The best one on the way.
     score : float
         Mean log-likelihood of the rows to watch.
+    responsibility : ndarray of shape (n_components, n_samples)
+        What led to it.
 
     References
     ----------
@@ -224,16 +240,14 @@ def fit_mixture(
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
-    n_rows, n_features = Z.shape
+    n_components, n_features = len(responsibility), Z.shape[1]
     total = weight.sum()
     centre = weight @ Z / total
     diagonal = diagonal_share == 1
     rows, rows_val = _Rows(Z, diagonal), _Rows(Z_val, diagonal)
-    group = _kmeans(Z, weight, n_components, rng) if n_components > 1 else np.zeros(n_rows, dtype=np.intp)
-    responsibility = (group == np.arange(n_components)[:, None]).astype(np.float64)
     # How much a row counts for the centre and the scale of a component.
     influence = np.ones_like(responsibility)
-    best, best_score, n_worse, last = None, -math.inf, 0, -math.inf
+    best, best_score, leads_to_best, n_worse, last = None, -math.inf, responsibility, 0, -math.inf
     for _ in range(MAX_EM_STEPS):
         weighted = responsibility * weight
         n = weighted.sum(axis=1)
@@ -246,7 +260,7 @@ def fit_mixture(
         score = _score(mixture, rows_val, weight_val)
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
-            best, best_score = mixture, score
+            best, best_score, leads_to_best = mixture, score, responsibility
         squared_distance = rows.squared_distance(mixture)
         log_joint = mixture.log_joint(squared_distance)
         log_density = _log_sum_exp(log_joint)
@@ -258,7 +272,7 @@ def fit_mixture(
             break
         last = current
     assert best is not None
-    return best, best_score
+    return best, best_score, leads_to_best
 
 
 def _covariances(rows: _Rows, weighted: Floats, n: Floats, means: Floats, prior_rows: float, diagonal_share: float) -> Floats:
@@ -341,12 +355,18 @@ def choose_mixture(
     # Of a single component the prior says nothing new.
     priors = PRIOR_ROWS if few and numbers != [1] else PRIOR_ROWS[:1]
     tried: list[tuple[float, Mixture]] = []
+    # Where the next mixture with as many components begins: from the groups of the best so far, which saves most of the steps.
+    groups: dict[int, tuple[float, Floats]] = {}
 
     def score_of(n: int, prior: float, diagonal_share: float, df: float) -> float:
-        seed = np.random.RandomState(rng.randint(np.iinfo(np.int32).max))
+        if n not in groups:
+            groups[n] = -math.inf, first_groups(rows, w, n, rng)
+        best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
-        mixture, score = fit_mixture(rows, w, rows_val, w_val, n, prior_rows, diagonal_share, df, seed)
+        mixture, score, responsibility = fit_mixture(rows, w, rows_val, w_val, responsibility, prior_rows, diagonal_share, df)
         tried.append((score, mixture))
+        if score > best_of_size:
+            groups[n] = score, responsibility
         return score
 
     # One thing after the other: all combinations would take several times as long and bring next to nothing.
