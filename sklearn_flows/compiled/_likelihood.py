@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,14 @@ from torch import Tensor
 
 from .._parallel import for_each
 from ..flows import Flow, Rows
+from ._adamw import adamw_step
 from ._distributions import describe_base, log_density
 from ._product import LANES
 from ._program import MAX_ROWS, check_context, finish_gradient, go_back, map_forward, prepare, program_of
 from ._vector import compiled
+
+if TYPE_CHECKING:
+    from ..training._optim import AdamW, MovingAverage
 
 Array = npt.NDArray[np.floating]
 
@@ -45,7 +50,14 @@ class CompiledLikelihood:
         For the ``id`` of each parameter its place in ``values``.
     n_threads : int
         How many threads may share the rows; answers don't depend on it.
+
+    Attributes
+    ----------
+    largest_batch_of_steps : int
+        Up to how many rows ``take_steps`` takes for a step. More are better shared by threads, as ``add_gradient`` does.
     """
+
+    largest_batch_of_steps = MAX_ROWS
 
     def __init__(self, flow: Flow, values: Tensor, gradients: Tensor, offsets: dict[int, int], n_threads: int) -> None:
         self._parameters, self._gradients = values.detach().numpy(), gradients.numpy()
@@ -132,6 +144,46 @@ class CompiledLikelihood:
         self._spare.append(memory)
         self._gradients += total[:n]
         return float(losses.sum())
+
+    def take_steps(
+        self, rows: Rows, batches: Sequence[Tensor], rates: Sequence[float], optimiser: AdamW, average: MovingAverage
+    ) -> float:
+        """Take a step of the optimiser for each of several batches, without coming back to Python in between.
+
+        Parameters
+        ----------
+        rows : Rows
+            All rows.
+        batches : sequence of Tensor
+            Numbers of the rows of each batch, at most ``largest_batch_of_steps``.
+        rates : sequence of float
+            Learning rate of each step.
+        optimiser : AdamW
+            The optimiser of the parameters.
+        average : MovingAverage
+            What the parameters are added to after each step.
+
+        Returns
+        -------
+        float
+            Sum over the rows of their losses.
+        """
+        contexts, chosen = self._check_context(rows), torch.cat(list(batches)).numpy()
+        ends = np.cumsum([0, *map(len, batches)])
+        n_sums = self._program.n_sums
+        if not self._parts:
+            self._parts.append(self._empty(len(self._parameters) + n_sums))
+        memory = self._take_memory()
+        of_flow = [*self._program[:3], *self._base, self._prepared]
+        of_rows = [rows.values.numpy(), contexts, rows.weight.numpy(), chosen, ends]
+        of_block = [*memory, self._parts[0], self._program.n_features]
+        of_optimiser = [*optimiser.vectors, optimiser.parameters.n_decaying, np.array(rates), *optimiser.settings]
+        of_average = [average.values.numpy(), average.n_added, average.n_averaged]
+        loss = _take_steps(*[*of_flow, *of_rows, *of_block, *of_optimiser, int(optimiser.n_steps), *of_average])
+        self._spare.append(memory)
+        optimiser.n_steps += len(batches)
+        average.n_added = min(average.n_added + len(batches), average.n_averaged)
+        return float(loss)
 
     def _check_context(self, rows: Rows) -> Array:
         return check_context(rows.context, len(rows.values), self._program.n_context, self._parameters.dtype)
@@ -226,3 +278,34 @@ def _gradient_of_block(
         *(out[:n_parameters], out[n_parameters:], n_panels, n_features),
     )
     return loss
+
+
+@compiled
+def _take_steps(
+    steps, numbers, bounds, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
+    context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+    values, gradients, first_moment, second_moment, n_decaying, rates, weight_decay, max_norm, beta1, beta2, eps,
+    n_steps, averaged, n_added, n_averaged,
+):  # fmt: skip
+    n_parameters = len(values)
+    total = 0.0
+    for i in range(len(rates)):
+        batch = chosen[ends[i] : ends[i + 1]]
+        prepare(steps, numbers, values, prepared, n_features)
+        loss = _gradient_of_block(
+            *(steps, numbers, bounds, base, stairs, n_components, values, prepared, rows, contexts, weights, batch, 0),
+            *(context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features),
+        )
+        finish_gradient(steps, values, prepared, out[n_parameters:], work, out[:n_parameters], n_features)
+        for j in range(n_parameters):
+            gradients[j] += out[j]
+        adamw_step(
+            *(values, gradients, first_moment, second_moment, n_decaying, rates[i]),
+            *(weight_decay, max_norm, beta1, beta2, eps, n_steps + i + 1),
+        )
+        n_added = min(n_added + 1, n_averaged)
+        share = values.dtype.type(1.0 / n_added)
+        for j in range(n_parameters):
+            averaged[j] += share * (values[j] - averaged[j])
+        total += loss * len(batch)
+    return total

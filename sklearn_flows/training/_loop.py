@@ -16,7 +16,7 @@ from ..flows import Flow, Rows
 from ._continuous import ContinuousObjective
 from ._early_stopping import EarlyStopping
 from ._likelihood import Likelihood
-from ._optim import AdamW, FlatParameters, warmup_cosine
+from ._optim import AdamW, FlatParameters, MovingAverage, warmup_cosine
 
 if TYPE_CHECKING:
     from ..compiled._likelihood import CompiledLikelihood
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_ROLLBACKS = 8
 # Steps over which weights are averaged: what is scored and kept is the average, which a high learning rate doesn't shake.
 AVERAGED_STEPS = 50
+# Steps that compiled kernels take in one call, in which nobody can interrupt them, or look at the clock where time is limited.
+STEPS_AT_ONCE, STEPS_AT_ONCE_ON_THE_CLOCK = 100, 10
 # How often the learning rate falls, and by what factor, before a score that no longer rises ends training.
 MAX_DECAYS = 2
 DECAY = 5.0
@@ -152,7 +154,7 @@ def fit_flow(
     optimiser = AdamW(parameters, weight_decay, is_compiled=compiled is not None)
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
-    kept, averaged, n_averaged = parameters.values.clone(), parameters.values.clone(), 0
+    kept, average = parameters.values.clone(), MovingAverage(parameters.values, AVERAGED_STEPS)
     if early_stopping and validation is not None:
         result.best_score = _mean_log_likelihood(likelihood, validation)
         stopping.update(0, result.best_score)
@@ -160,22 +162,29 @@ def fit_flow(
     n_batches = math.ceil(len(train.values) * n_visits / batch_size)
     n_epochs = math.inf if max_iter is None else max_iter
     clock = _Clock(n_epochs * n_batches, max_time)
+    n_at_once = STEPS_AT_ONCE if max_time is None else STEPS_AT_ONCE_ON_THE_CLOCK
+    if compiled is None or math.ceil(len(train.values) * n_visits / n_batches) > compiled.largest_batch_of_steps:
+        n_at_once = 1
     step_scale, n_rollbacks, n_decays = 1.0, 0, 0
     try:
         while result.n_iter < n_epochs and result.stop_reason == "max_iter":
-            epoch_start = parameters.values.clone(), averaged.clone()
+            epoch_start = parameters.values.clone(), average.values.clone()
             visits = [torch.randperm(len(train.values), generator=generator) for _ in range(n_visits)]
             order = torch.cat(visits).to(train.values.device)
             total: Tensor | float = 0.0
             n_seen = 0
-            for i, batch in enumerate(order.tensor_split(n_batches)):
-                total += likelihood.add_gradient(train, batch) * len(batch)
-                n_steps = clock.total_steps(result.n_iter * n_batches + i + 1)
-                factor = warmup_cosine(result.n_iter * n_batches + i, n_steps)
-                optimiser.step(step_scale * learning_rate * factor)
-                n_averaged = min(n_averaged + 1, AVERAGED_STEPS)
-                averaged.lerp_(parameters.values, 1 / n_averaged)
-                n_seen += len(batch)
+            batches = order.tensor_split(n_batches)
+            for i in range(0, n_batches, n_at_once):
+                some, first = batches[i : i + n_at_once], result.n_iter * n_batches + i
+                n_steps = clock.total_steps(first + 1)
+                rates = [step_scale * learning_rate * warmup_cosine(first + j, n_steps) for j in range(len(some))]
+                if compiled is not None and n_at_once > 1:
+                    total += compiled.take_steps(train, some, rates, optimiser, average)
+                else:
+                    total += likelihood.add_gradient(train, some[0]) * len(some[0])
+                    optimiser.step(rates[0])
+                    average.add(parameters.values)
+                n_seen += sum(map(len, some))
                 if clock.is_over:
                     break
             epoch_loss = float(total) / n_seen
@@ -185,12 +194,12 @@ def fit_flow(
                     raise DivergedError(f"the loss was {epoch_loss} at every step size down to {step_scale * learning_rate:g}")
                 step_scale /= 2
                 parameters.values.copy_(epoch_start[0])
-                averaged.copy_(epoch_start[1])
+                average.values.copy_(epoch_start[1])
                 optimiser.reset()
                 continue
 
             current = parameters.values.clone()
-            parameters.values.copy_(averaged)
+            parameters.values.copy_(average.values)
             score = _mean_log_likelihood(likelihood, validation) if validation is not None else None
             result.loss_curve.append(epoch_loss)
             if score is not None:
@@ -209,9 +218,8 @@ def fit_flow(
                 step_scale /= DECAY
                 stopping.start_again(n_iter_no_change / 2)
                 current.copy_(kept)
-                averaged.copy_(kept)
+                average.start_again(kept)
                 optimiser.reset()
-                n_averaged = 0
             if on_epoch_end is not None and on_epoch_end(result):
                 result.stop_reason = "callback"
             parameters.values.copy_(current)

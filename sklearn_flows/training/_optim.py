@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import accumulate
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class FlatParameters:
@@ -97,6 +99,17 @@ class AdamW:
         self.first_moment, self.second_moment = torch.zeros_like(values), torch.zeros_like(values)
         self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
 
+    @property
+    def vectors(self) -> list[npt.NDArray[np.floating]]:
+        """Values, gradients, and both moments, on the CPU, as compiled kernels take them."""
+        flat = self.parameters
+        return [vector.numpy() for vector in (flat.values, flat.gradients, self.first_moment, self.second_moment)]
+
+    @property
+    def settings(self) -> list[float]:
+        """What doesn't change from step to step, in the order in which compiled kernels take it."""
+        return [self.weight_decay, self.max_norm, *self.betas, self.eps]
+
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Take a step along the current gradients, and clear them."""
@@ -105,9 +118,7 @@ class AdamW:
             from ..compiled._adamw import adamw_step
 
             self.n_steps += 1
-            vectors = [v.numpy() for v in (flat.values, flat.gradients, self.first_moment, self.second_moment)]
-            settings = [learning_rate, self.weight_decay, self.max_norm, *self.betas, self.eps]
-            adamw_step(*[*vectors, flat.n_decaying, *settings, int(self.n_steps)])
+            adamw_step(*[*self.vectors, flat.n_decaying, learning_rate, *self.settings, int(self.n_steps)])
             return
         # The norm stays on the device: reading it would wait for the whole backward pass.
         excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0).float()
@@ -134,6 +145,39 @@ class AdamW:
                 grad_scale=excess,
             )
         flat.gradients.zero_()
+
+
+class MovingAverage:
+    """Average of the last vectors: of the first few their mean, later each of them fades away.
+
+    Parameters
+    ----------
+    vector : Tensor
+        What to begin with. It counts only until another is added.
+    n_averaged : int
+        About how many of the last ones count.
+
+    Attributes
+    ----------
+    values : Tensor
+        The average.
+    n_added : int
+        How many have been added, ``n_averaged`` at most.
+    """
+
+    def __init__(self, vector: Tensor, n_averaged: int) -> None:
+        self.n_averaged = n_averaged
+        self.values, self.n_added = vector.clone(), 0
+
+    def add(self, vector: Tensor) -> None:
+        """Let another vector count."""
+        self.n_added = min(self.n_added + 1, self.n_averaged)
+        self.values.lerp_(vector, 1 / self.n_added)
+
+    def start_again(self, vector: Tensor) -> None:
+        """Forget all, and begin with another vector."""
+        self.values.copy_(vector)
+        self.n_added = 0
 
 
 def warmup_cosine(step: int, n_steps: float, warmup_share: float = 0.05) -> float:

@@ -13,7 +13,7 @@ from .._workspace import Workspace
 from ..flows import Flow
 from ._gaussian_fit import NotFiniteError, Score, first_not_finite
 from ._loop import AVERAGED_STEPS, MAX_ROLLBACKS, StopReason
-from ._optim import AdamW, FlatParameters, warmup_cosine
+from ._optim import AdamW, FlatParameters, MovingAverage, warmup_cosine
 
 # Steps after which the weights are kept as those to go back to.
 STEPS_BETWEEN_SNAPSHOTS = 50
@@ -91,8 +91,8 @@ def fit_reverse_kl(
     optimiser, workspace = AdamW(parameters, weight_decay=0.0), Workspace()
     result = ReverseKLResult()
     constant = scale.diagonal().log().sum() + 0.5 * len(location) * (1 + math.log(2 * math.pi))
-    averaged, n_averaged = parameters.values.clone(), 0
-    snapshot = averaged.clone()
+    average = MovingAverage(parameters.values, AVERAGED_STEPS)
+    snapshot = average.values.clone()
     step_scale, n_rollbacks = 1.0, 0
     try:
         while len(result.loss_curve) < max_iter:
@@ -112,20 +112,18 @@ def fit_reverse_kl(
                     raise NotFiniteError(bad)
                 step_scale /= 2
                 parameters.values.copy_(snapshot)
-                averaged.copy_(snapshot)
-                n_averaged = 0
+                average.start_again(snapshot)
                 optimiser.reset()
                 continue
             # E[-log q] = E[-log p(z)] + E[log_det] + log|C|; the first term is known, and its estimate would only add noise.
             result.loss_curve.append(-(log_density.mean() + log_det.detach().mean() + constant).item())
             optimiser.step(step_scale * learning_rate * warmup_cosine(step, max_iter))
-            n_averaged = min(n_averaged + 1, AVERAGED_STEPS)
-            averaged.lerp_(parameters.values, 1 / n_averaged)
+            average.add(parameters.values)
             if step % STEPS_BETWEEN_SNAPSHOTS == 0:
-                snapshot.copy_(averaged)
+                snapshot.copy_(average.values)
             if on_step_end is not None:
                 on_step_end(result)
     except KeyboardInterrupt:
         result.stop_reason = "interrupted"
-    parameters.values.copy_(averaged)
+    parameters.values.copy_(average.values)
     return result
