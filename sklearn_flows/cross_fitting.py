@@ -44,7 +44,7 @@ def in_threads(function, n, n_jobs):
         for_each(call, n, n_threads)
 
 
-def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0, may_diverge=False):
+def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, verbose=0, may_diverge=False, n_in_turn=1):
     """Fit densities to parts of a table.
 
     Parameters
@@ -66,6 +66,9 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         Whether to tell of each member that it is fitted.
     may_diverge : bool, default=False
         Whether to go on without members whose training diverges; they stay as they are, not fitted.
+    n_in_turn : int, default=1
+        How many of the first members one thread fits in turn: such as compute with small arrays of numpy, and in several
+        threads would only wait for each other.
 
     Raises
     ------
@@ -96,8 +99,12 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
         if verbose:
             print(f"[{type(member).__name__}] member {i + 1} of {len(members)} is fitted")
 
+    def fit_in_turn(task):
+        for i in range(n_in_turn) if task == 0 else [n_in_turn - 1 + task]:
+            fit(i)
+
     with discrete_columns_warned_about():
-        in_threads(fit, len(members), n_jobs)
+        in_threads(fit_in_turn, len(members) - n_in_turn + 1, n_jobs)
 
 
 def mixture_weights(log_densities, weight):
@@ -182,8 +189,12 @@ def draw_from_mixture(estimators, shares, n_samples, rng):
     """
     which = rng.choice(len(estimators), size=n_samples, p=shares)
     rows = np.empty((n_samples, estimators[0].n_features_in_))
-    for k, estimator in enumerate(estimators):
-        seed, n = rng.randint(MAX_SEED), int((which == k).sum())
-        if n > 0:
-            rows[which == k] = draw(estimator, n, seed)
+    seeds = [rng.randint(MAX_SEED) for _ in estimators]
+
+    def draw_from_one(k):
+        mine = which == k
+        if mine.any():
+            rows[mine] = draw(estimators[k], int(mine.sum()), seeds[k])
+
+    in_threads(draw_from_one, len(estimators), None)
     return rows

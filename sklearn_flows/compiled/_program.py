@@ -52,8 +52,9 @@ from ._vector import REGISTER_BYTES, compiled
 Integers = npt.NDArray[np.int64]
 
 ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
-# Panels that go through all steps together: their intermediate results stay in the second-level cache.
-MAX_PANELS = 8
+# Panels that go through all steps together: their intermediate results stay in the second-level cache, and a batch of 256 rows
+# is work for two threads.
+MAX_PANELS = 4
 MAX_ROWS = MAX_PANELS * LANES
 
 LU, SCALE, REORDER, AUTOREGRESSIVE, COUPLING, INVERSE_AUTOREGRESSIVE = range(6)

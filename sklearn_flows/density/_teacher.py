@@ -110,23 +110,25 @@ class Teacher:
         for flow in self._flows:
             flow.set_params(**flow._choose_size(len(rows)))
         kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
-        members = [member for fits in kinds for member in fits]
-        left_out = [k for fits in kinds for k in range(len(fits))]
-        for member in members:
+        for member in (member for fits in kinds for member in fits):
             set_random_states(member, self.rng)
+        n_flows = len(self._flows)
+        simple_first = kinds[n_flows:] + kinds[:n_flows]
+        members = [member for fits in simple_first for member in fits]
+        left_out = [k for fits in simple_first for k in range(len(fits))]
+        n_simple = sum(map(len, kinds[n_flows:]))
         with warnings.catch_warnings():
             # What there is to say is said by the flow that learns from them.
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", message="Training interrupted by the user")
             try:
-                fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True)
+                fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True, n_in_turn=n_simple)
             except KeyboardInterrupt as interruption:
-                finished = [member for fits in kinds[: len(self._flows)] for member in fits if hasattr(member, "flow_")]
+                finished = [member for fits in kinds[:n_flows] for member in fits if hasattr(member, "flow_")]
                 if not finished:
                     raise
                 raise InterruptedTeacherError(max(finished, key=lambda flow: flow.best_validation_score_)) from interruption
         # A kind of density serves with all its fits or not at all; only flows can diverge.
-        n_flows = len(self._flows)
         flows = [fits for fits in kinds[:n_flows] if all(hasattr(fit, "flow_") for fit in fits)]
         if not flows:
             raise diverged_for_every_start(self._flows[0])
