@@ -1,6 +1,7 @@
 """Masked autoregressive flows."""
 
 from ..flows import maf
+from ..utils._sklearn import StrOptions
 from ._base import BaseFlowDensity
 
 
@@ -38,8 +39,8 @@ class MAFDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=1e-3
-        Peak of the learning rate.
+    learning_rate : float or "auto", default="auto"
+        Peak of the learning rate. "auto" is 1e-3, and 3e-3 where the flow learns from a teacher.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -123,6 +124,11 @@ class MAFDensity(BaseFlowDensity):
     (3, 2)
     """
 
+    _parameter_constraints = {
+        **BaseFlowDensity._parameter_constraints,
+        "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
+    }
+
     def __init__(
         self,
         n_transforms=5,
@@ -135,7 +141,7 @@ class MAFDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=1e-3,
+        learning_rate="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,

@@ -59,7 +59,7 @@ class LearningRates(NamedTuple):
     """
 
     rows: float = 1e-3
-    draws: float = 1e-3
+    draws: float = 3e-3
     images: float = 1e-2
 
 

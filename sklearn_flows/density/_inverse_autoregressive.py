@@ -1,6 +1,7 @@
 """Inverse autoregressive flows."""
 
 from ..flows import iaf
+from ..utils._sklearn import StrOptions
 from ._base import BaseFlowDensity
 
 
@@ -39,8 +40,8 @@ class IAFDensity(BaseFlowDensity):
         where ``max_time`` is given, it sets no limit.
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
-    learning_rate : float, default=1e-3
-        Peak of the learning rate.
+    learning_rate : float or "auto", default="auto"
+        Peak of the learning rate. "auto" is 1e-3, and 3e-3 where the flow learns from a teacher.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -129,6 +130,11 @@ class IAFDensity(BaseFlowDensity):
     (3, 2)
     """
 
+    _parameter_constraints = {
+        **BaseFlowDensity._parameter_constraints,
+        "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
+    }
+
     def __init__(
         self,
         n_transforms=5,
@@ -141,7 +147,7 @@ class IAFDensity(BaseFlowDensity):
         max_time=None,
         max_iter="auto",
         batch_size="auto",
-        learning_rate=1e-3,
+        learning_rate="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,
