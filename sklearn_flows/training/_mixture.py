@@ -32,7 +32,8 @@ MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
 KMEANS_STEPS = 10
-# Rows that a mixture is fitted to, at most, unless more are asked for, and the number from which on strong priors aren't tried: they would lose.
+# Rows that a mixture is fitted to, at most, unless more are asked for, and the number from which on strong priors aren't tried:
+# they would lose.
 MAX_ROWS = 5_000
 FEW_ROWS = 600
 SCALARS_AT_ONCE = 2**17
