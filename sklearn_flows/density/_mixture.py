@@ -17,6 +17,9 @@ from ..utils._state import fitted_attributes_restored_on_error
 from ..utils._threads import one_thread_if_small
 from ._queries import FLOAT_DTYPES, BaseLatentDensity
 
+# A mixture gains from more rows than one does that a flow starts from, and which the flow makes up for.
+MAX_ROWS = 10_000
+
 
 class MixtureDensity(BaseLatentDensity):
     """Density of a table by a regularised mixture of Student t distributions, which held-out rows choose.
@@ -163,6 +166,7 @@ class MixtureDensity(BaseLatentDensity):
                 rng,
                 None if self.n_components == "auto" else self.n_components,
                 self.covariance_type == "diag",
+                max_rows=MAX_ROWS,
             )
         self.n_components_, self.df_ = len(mixture.shares), mixture.df
         return StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)

@@ -32,7 +32,8 @@ MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
 KMEANS_STEPS = 10
-# Rows that a mixture is fitted to, at most, and the number from which on strong priors aren't tried: they would lose.
+# Rows that a mixture is fitted to, at most, unless more are asked for, and the number from which on strong priors aren't tried:
+# they would lose.
 MAX_ROWS = 5_000
 FEW_ROWS = 600
 SCALARS_AT_ONCE = 2**17
@@ -309,9 +310,9 @@ def _score(mixture: Mixture, rows: _Rows, weight: Floats) -> float:
 
 
 def _at_most(
-    Z: npt.NDArray[np.floating], weight: npt.NDArray[np.floating], rng: np.random.RandomState
+    Z: npt.NDArray[np.floating], weight: npt.NDArray[np.floating], rng: np.random.RandomState, max_rows: int
 ) -> tuple[Floats, Floats]:
-    chosen = rng.permutation(len(Z))[:MAX_ROWS]
+    chosen = rng.permutation(len(Z))[:max_rows]
     return Z[chosen].astype(np.float64), weight[chosen].astype(np.float64)
 
 
@@ -323,6 +324,7 @@ def choose_mixture(
     rng: np.random.RandomState,
     n_components: int | None = None,
     diagonal: bool = False,
+    max_rows: int = MAX_ROWS,
 ) -> tuple[Mixture, float]:
     """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best.
 
@@ -338,6 +340,8 @@ def choose_mixture(
         Number of components; None tries several.
     diagonal : bool, default=False
         Whether covariances are diagonal.
+    max_rows : int, default=5000
+        Rows to fit, and to choose by, at most: chosen at random where there are more.
 
     Returns
     -------
@@ -346,8 +350,8 @@ def choose_mixture(
     score : float
         Mean log-likelihood of the rows to choose by.
     """
-    rows, w = _at_most(Z, weight, rng)
-    rows_val, w_val = _at_most(Z_val, weight_val, rng)
+    rows, w = _at_most(Z, weight, rng, max_rows)
+    rows_val, w_val = _at_most(Z_val, weight_val, rng, max_rows)
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]

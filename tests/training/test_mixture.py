@@ -114,6 +114,16 @@ def test_a_number_of_components_and_diagonal_scales_can_be_asked_for():
         assert np.array_equal(factor, np.diag(np.diag(factor)))
 
 
+def test_no_more_rows_are_seen_than_asked_for():
+    rows, rows_val = groups(200, 0), groups(100, 1)
+    seen = np.random.RandomState(0).permutation(200)[:50]
+    # A single normal component has a mean that tells which rows it was fitted to.
+    mixture, _ = choose_mixture(
+        rows, ones(rows), rows_val, ones(rows_val), np.random.RandomState(0), n_components=1, max_rows=50
+    )
+    np.testing.assert_allclose(mixture.means[0], rows[seen].mean(axis=0), atol=1e-3)
+
+
 def test_equal_rows_and_constant_columns_are_no_trouble():
     rows = np.zeros((40, 3))
     rows[:20, 0] = 1
