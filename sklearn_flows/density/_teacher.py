@@ -1,5 +1,6 @@
 """What a flow learns from if the rows are few: a mixture of densities that were stopped on different parts of the table."""
 
+import math
 import warnings
 
 import numpy as np
@@ -68,7 +69,8 @@ class Teacher:
         self.n_parts_left_out = n_parts_left_out
         self.rng = rng
         parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
-        parameters |= {"n_iter_no_change": SHARE_OF_PATIENCE * flow.n_iter_no_change}
+        if flow.n_iter_no_change < math.inf:
+            parameters |= {"n_iter_no_change": math.ceil(SHARE_OF_PATIENCE * flow.n_iter_no_change)}
         starts = {
             (base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins): None
             for base, margins in STARTS

@@ -1,5 +1,6 @@
 """Flows on compiled kernels give what torch gives, values and gradients, and give way where they can't."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from sklearn_flows.compiled._transform import CompiledTransform
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import Likelihood
-from sklearn_flows.training._optim import FlatParameters
+from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage
 
 FAMILIES = {
     "spline-autoregressive": lambda **kwargs: spline_flow(layer="autoregressive", n_bins=5, tail_bound=3.0, **kwargs),
@@ -100,6 +101,30 @@ def test_they_give_the_same(family, n_rows, build, generator):
     x = 2 * torch.randn(n_rows, 4, generator=generator, dtype=torch.float64)
     x[0] = 1e4  # far outside every box
     assert_the_same(build(family), x, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["spline-autoregressive", "realnvp"])
+def test_many_steps_in_one_call_are_the_same_steps(family, build, generator):
+    flows = [build(family)]
+    flows.append(copy.deepcopy(flows[0]))
+    rows = Rows(torch.randn(100, 4, generator=generator, dtype=torch.float64), torch.linspace(0.5, 2, 100, dtype=torch.float64))
+    batches, rates = torch.randperm(100, generator=generator).tensor_split(7), [1e-2 / (i + 1) for i in range(7)]
+    results = []
+    for flow, at_once in zip(flows, [True, False], strict=True):
+        parameters = FlatParameters(flow)
+        likelihood = likelihood_or_fail(flow, parameters)
+        optimiser, average = AdamW(parameters, 0.1, is_compiled=True), MovingAverage(parameters.values, 3)
+        if at_once:
+            loss = sum(likelihood.take_steps(rows, batches[i:j], rates[i:j], optimiser, average) for i, j in ((0, 5), (5, 7)))
+        else:
+            loss = 0.0
+            for batch, rate in zip(batches, rates, strict=True):
+                loss += likelihood.add_gradient(rows, batch) * len(batch)
+                optimiser.step(rate)
+                average.add(parameters.values)
+        results.append([torch.as_tensor(loss), parameters.values, parameters.gradients, average.values, optimiser.n_steps])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

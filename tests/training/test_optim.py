@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sklearn_flows.flows import spline_flow
-from sklearn_flows.training._optim import AdamW, FlatParameters, warmup_cosine
+from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage, warmup_cosine
 
 
 @pytest.fixture
@@ -117,3 +117,17 @@ def test_schedule_is_half_a_cosine_after_the_warm_up():
     # Of 300 steps the cosine takes 285, from step 15 on; a third of them later it is at cos(60°).
     assert warmup_cosine(110, 300) == pytest.approx(0.75)
     assert warmup_cosine(299, 300) < 1e-4
+
+
+def test_a_moving_average_is_the_mean_at_first():
+    vectors = torch.arange(8.0).reshape(4, 2)
+    average = MovingAverage(vectors[0], 3)
+    assert torch.equal(average.values, vectors[0])
+    for n in range(1, 4):
+        average.add(vectors[n])
+        torch.testing.assert_close(average.values, vectors[1 : n + 1].mean(dim=0))
+    average.add(torch.zeros(2))
+    torch.testing.assert_close(average.values, vectors[1:].mean(dim=0) * 2 / 3)
+    average.start_again(vectors[0])
+    average.add(vectors[1])
+    assert torch.equal(average.values, vectors[1])
