@@ -48,6 +48,7 @@ from ._defaults import (
     MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
+    N_PARTS,
     N_TRIALS,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
@@ -63,7 +64,7 @@ from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
 from ._starting_distribution import as_whitened, fit_base, whitening_map
-from ._teacher import N_PARTS, InterruptedTeacherError, Teacher, diverged_for_every_start
+from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.

@@ -19,11 +19,13 @@ FEW_BINS, MANY_BINS = 5, 8
 MAX_ROWS_FOR_FEW_BINS = 3_000
 # With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
 MIN_ROWS_FOR_CUDA = 100_000
+# Into how many parts a table is split, one of which is left out: a flow stops on a tenth of the rows.
+N_PARTS = 10
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 3_000
-# With so few rows, a tenth of them is too few to judge what is learned, and two tenths to weight densities by.
-MAX_ROWS_FOR_TEACHERS_OF_TWO = 1_000
-MAX_ROWS_FOR_TEACHERS_OF_FOUR = 300
+# With so few rows, a tenth of them is too few to judge what is learned. The fewer they are the more parts must be left out, and
+# the less that costs: all fits together see about so many rows.
+MAX_ROWS_FOR_SEVERAL_TEACHERS = 1_000
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -141,9 +143,9 @@ def default_n_teachers(n_rows):
     """
     if not MIN_ROWS_FOR_EARLY_STOPPING <= n_rows <= MAX_ROWS_FOR_TEACHERS:
         return 0
-    if n_rows > MAX_ROWS_FOR_TEACHERS_OF_TWO:
+    if n_rows > MAX_ROWS_FOR_SEVERAL_TEACHERS:
         return 1
-    return 2 if n_rows > MAX_ROWS_FOR_TEACHERS_OF_FOUR else 4
+    return min(N_PARTS, max(2, MAX_ROWS_FOR_SEVERAL_TEACHERS // n_rows))
 
 
 def default_n_draws(n_rows):

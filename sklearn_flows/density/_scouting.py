@@ -7,7 +7,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..cross_fitting import fit_members
 from ..utils._random import MAX_SEED
-from ._teacher import N_PARTS, STARTS
+from ._defaults import N_PARTS
+from ._teacher import STARTS
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000

@@ -8,8 +8,8 @@ from ..distributions import StudentMixture
 from ..training import choose_mixture, whitening_matrix
 from ..utils._random import draw_seed
 from ..utils._threads import one_blas_thread, one_thread_if_small
-from ._defaults import COPIES_FOR_MIXTURE, MIN_ROWS_FOR_MIXTURES
-from ._teacher import N_MIXTURES, N_PARTS
+from ._defaults import COPIES_FOR_MIXTURE, MIN_ROWS_FOR_MIXTURES, N_PARTS
+from ._teacher import N_MIXTURES
 
 
 def whitening_map(rows):

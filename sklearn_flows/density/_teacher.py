@@ -12,12 +12,11 @@ from ..distributions import StudentMixture
 from ..encoding import is_constant
 from ..training import DivergedError
 from ..utils._random import set_random_states
+from ._defaults import N_PARTS
 from ._mixture import MixtureDensity
 
 # Flows from different starts, as pairs of base and margins.
 STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
-# A flow stops on a tenth of the rows.
-N_PARTS = 10
 # Parts that are left out by a mixture each.
 N_MIXTURES = 5
 # Components of their mean, at most: they are computed in each step of the flow that starts from it.

@@ -152,11 +152,11 @@ def test_a_flow_that_has_a_teacher_beats_one_that_has_none():
 
 def test_fitted_values_say_what_was_chosen(moons):
     density = NeuralSplineFlowDensity(random_state=0, max_iter=2, **SMALL).fit(moons)
-    assert density.n_teachers_ == 4
+    assert density.n_teachers_ == 6
     assert density.base_ in ("student", "mixture")
     assert density.margins_ in ("linear", "bent", "smooth")
     assert NeuralSplineFlowDensity(max_iter=2, **SMALL).fit(moons[:99]).n_teachers_ == 0
-    assert [default_n_teachers(n) for n in (99, 100, 300, 301, 1000, 1001, 3000, 3001)] == [0, 4, 4, 2, 2, 1, 1, 0]
+    assert [default_n_teachers(n) for n in (99, 100, 150, 333, 334, 1000, 1001, 3000, 3001)] == [0, 10, 6, 3, 2, 2, 1, 1, 0]
     plain = NeuralSplineFlowDensity(base="normal", margins="linear", n_teachers=0, max_iter=2, **SMALL).fit(moons)
     assert (plain.base_, plain.margins_, plain.n_teachers_) == ("normal", "linear", 0)
 
@@ -239,7 +239,7 @@ def test_a_fit_ends_when_its_time_is_up(clock, moons):
 
 def test_the_time_is_shared_with_teachers(clock, moons):
     density = NeuralSplineFlowDensity(max_time=20.0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
-    assert density.n_teachers_ == 4
+    assert density.n_teachers_ == 6
     assert clock.now < 25
     assert density.n_iter_ >= 1
 
