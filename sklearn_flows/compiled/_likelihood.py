@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,6 @@ from ._distributions import describe_base, log_density
 from ._product import LANES
 from ._program import MAX_ROWS, check_context, finish_gradient, go_back, map_forward, prepare, program_of
 from ._vector import compiled
-
-if TYPE_CHECKING:
-    from ..training._optim import AdamW, MovingAverage
 
 Array = npt.NDArray[np.floating]
 
@@ -145,9 +142,7 @@ class CompiledLikelihood:
         self._gradients += total[:n]
         return float(losses.sum())
 
-    def take_steps(
-        self, rows: Rows, batches: Sequence[Tensor], rates: Sequence[float], optimiser: AdamW, average: MovingAverage
-    ) -> float:
+    def take_steps(self, rows: Rows, batches: Sequence[Tensor], rates: Sequence[float], optimiser: Any, average: Any) -> float:
         """Take a step of the optimiser for each of several batches, without coming back to Python in between.
 
         Parameters
@@ -159,7 +154,7 @@ class CompiledLikelihood:
         rates : sequence of float
             Learning rate of each step.
         optimiser : AdamW
-            The optimiser of the parameters.
+            The optimiser of the parameters, that of training.
         average : MovingAverage
             What the parameters are added to after each step.
 
