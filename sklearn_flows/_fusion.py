@@ -61,18 +61,19 @@ def call(function: Callable[..., Any], *tensors: Tensor, fused: bool, **settings
     Any
         What the function returns.
     """
-    key = (function, *sorted(settings.items()))
-    if not fused or (key in _compiled and _compiled[key] is None):
-        return function(*tensors, **settings)
-    try:
-        if key not in _compiled:
-            _compiled[key] = _compile(function, settings)
-        # Detached, since kernels are compiled anew for arguments that need gradients and for those that don't.
-        return _compiled[key](*[tensor.detach() for tensor in tensors])  # type: ignore[misc]
-    except Exception:
-        _logger.debug("%s isn't compiled", function.__name__, exc_info=True)
-        _compiled[key] = None
-        return function(*tensors, **settings)
+    if fused:
+        key = (function, *sorted(settings.items()))
+        try:
+            if key not in _compiled:
+                _compiled[key] = _compile(function, settings)
+            compiled = _compiled[key]
+            if compiled is not None:
+                # Detached, since kernels are compiled anew for arguments that need gradients and for those that don't.
+                return compiled(*[tensor.detach() for tensor in tensors])
+        except Exception:
+            _logger.debug("%s isn't compiled", function.__name__, exc_info=True)
+            _compiled[key] = None
+    return function(*tensors, **settings)
 
 
 def _compile(function: Callable[..., Any], settings: dict[str, Any]) -> Callable[..., Any]:
