@@ -398,7 +398,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         judged_by_draws = validation_rows is None and n_teachers > 1
         drawn = teacher.draw(default_n_draws(len(rows)) + judged_by_draws * VALIDATION_DRAWS)
         if judged_by_draws:
-            drawn, drawn_val = np.split(drawn, [-VALIDATION_DRAWS])
+            drawn, drawn_val = np.split(drawn, [len(drawn) - min(VALIDATION_DRAWS, len(drawn) // 2)])
             validation_rows = drawn_val, np.ones(len(drawn_val))
         elif validation_rows is None:
             validation_rows = teacher.judges_
@@ -410,7 +410,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             candidates += self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
         # The nearest to the teacher are tried: the others seldom come closer in the end.
         before = [_score(encoding, flow, judges) for encoding, flow, *_ in candidates]
-        candidates = [candidates[i] for i in np.argsort(before)[::-1][:N_TRIALS]]
+        candidates = [candidates[i] for i in np.argsort(-np.array(before))[:N_TRIALS]]  # what isn't a number comes last
         seeds = [draw_seed(rng) for _ in candidates]
         trials = [None] * len(candidates)
 

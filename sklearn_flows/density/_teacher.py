@@ -25,7 +25,7 @@ MAX_COMPONENTS = 1_024
 SHARE_OF_TIME = 0.5
 # Share of the patience that its flows have: what one of them would still learn matters less in a mixture.
 SHARE_OF_PATIENCE = 0.5
-# Attempts to draw rows near the table.
+# Attempts to draw rows near the table, and the share of them that is not worth another.
 MAX_ROUNDS = 10
 SHARE_TO_DO_WITHOUT = 0.1
 # How far a draw's log-density may lie below the median of the rows', in distances from there to the least likely row's.
@@ -150,8 +150,10 @@ class Teacher:
         )
         self.flows_ = [fits[0] for fits in flows]
         best = int(shares[: len(flows)].argmax())
-        median = np.median(log_densities[best])
-        self.best_flow_, self.lowest_ = flows[best][0], median - FARTHEST * (median - log_densities[best].min())
+        median, lowest = np.median(log_densities[best]), log_densities[best].min()
+        self.best_flow_ = flows[best][0]
+        # Where rows have no density, nothing is impossible.
+        self.lowest_ = median - FARTHEST * (median - lowest) if np.isfinite(lowest) else -np.inf
         self.mixtures_ = kinds[-len(self._mixtures)]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
