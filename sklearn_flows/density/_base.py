@@ -50,6 +50,7 @@ from ._defaults import (
     MIN_ROWS_FOR_EARLY_STOPPING,
     N_PARTS,
     N_TRIALS,
+    SHARE_OF_TIME_FOR_BASE,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     LearningRates,
@@ -61,6 +62,7 @@ from ._defaults import (
     default_n_teachers,
 )
 from ._images import check_image_settings, dequantised
+from ._limited_time import best_flow_in_time
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
 from ._starting_distribution import as_whitened, fit_base, whitening_map
@@ -241,19 +243,27 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             start = self._learn_from_images(rows, weight, validation_rows, rng)
         else:
             n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
+            if n_teachers and self.n_teachers == "auto" and self.max_time is not None:
+                end = begin + self.max_time
+                best = best_flow_in_time(self, rows, weight, validation_rows, n_teachers, end, rng)
+                if best is not None:
+                    return self._become(best, X_given, y, sample_weight)
             if n_teachers:
                 try:
                     with one_blas_thread():
                         start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
                 except InterruptedTeacherError as interruption:
-                    return self._become(interruption.best)
+                    interruption.best.stop_reason_ = "interrupted"
+                    return self._become(interruption.best, X_given, y, sample_weight)
             else:
                 start = self._learn_from_rows(rows, weight, validation_rows, rng)
         encoding, flow, train, validation = start.encoding, start.flow, start.train, start.validation
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
         if flow is None:
-            flow = self._build_flow(*fit_base(start.base, train, validation, rng, n_copies), generator)
+            now = time.perf_counter()
+            until = math.inf if self.max_time is None else now + SHARE_OF_TIME_FOR_BASE * (begin + self.max_time - now)
+            flow = self._build_flow(*fit_base(start.base, train, validation, rng, n_copies, until), generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -496,17 +506,19 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             kept, validation = np.arange(len(rows)), None
         return (rows, weight, kept), validation, early_stopping
 
-    def _become(self, flow):
-        """Take over what another flow has learned, when the user interrupts the fit of a teacher."""
-        for name, value in learned_attributes(flow).items():
-            setattr(self, name, value)
-        self.stop_reason_ = "interrupted"
-        warnings.warn(
-            "Training interrupted by the user before the flow had begun to learn from its teacher; the teacher's best flow so"
-            " far is kept.",
-            UserWarning,
-            stacklevel=5,
-        )
+    def _become(self, flow, X, y, sample_weight):
+        """Take over what another flow has learned."""
+        with FitProgress(self, None, 0, X, y, sample_weight) as progress:
+            attributes = learned_attributes(flow)
+            for name, value in attributes.items():
+                setattr(self, name, value)
+            progress.end_fit(f"stopped after {flow.n_iter_} epochs ({flow.stop_reason_})", attributes)
+        if flow.stop_reason_ == "interrupted":
+            warnings.warn(
+                "Training interrupted by the user before its last stage; the best flow so far is kept.",
+                UserWarning,
+                stacklevel=5,
+            )
         return self
 
     def _warn_about_the_end(self, result):

@@ -38,6 +38,8 @@ EPOCHS_OF_A_TRIAL = 4
 N_TRIALS = 2
 EPOCHS_WITH_TEACHER = 7
 SHARE_OF_TIME_FOR_TRIALS = 0.05
+# Share of the time, where that is limited, after which what training starts from must be there.
+SHARE_OF_TIME_FOR_BASE = 0.5
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an
 # image is repeated with other noise, for the mixture and in all.
 MAX_PIXELS_FOR_MIXTURE = 1_024

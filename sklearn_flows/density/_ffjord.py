@@ -53,8 +53,9 @@ class FFJORDDensity(BaseFlowDensity):
         rows, for the flow to learn from rows that this mixture draws. "auto" does so with 100 to 3,000 rows, as other families
         do by default; here the flows of the mixture alone take many times as long as a fit without.
     max_time : float, default=None
-        Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
-        how fast the machine is. None sets no limit.
+        Seconds that a fit may take. The learning rate then falls to zero in the time there is, the best of several starts takes
+        the place of teachers where these would take longer, and the fitted flow depends on how fast the machine is. None sets
+        no limit.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows;
         where ``max_time`` is given, it sets no limit.

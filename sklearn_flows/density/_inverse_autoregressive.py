@@ -33,8 +33,9 @@ class IAFDensity(BaseFlowDensity):
         than by learning from them directly, which is what 0 does. With 1, the tenth that was left out tells how far to follow
         the mixture. "auto" is 10 for 100 distinct rows, 6 for 150, 2 for 334 to 1,000, 1 up to 3,000 and 0 otherwise.
     max_time : float, default=None
-        Seconds that a fit may take. The learning rate then falls to zero in the time there is, and the fitted flow depends on
-        how fast the machine is. None sets no limit.
+        Seconds that a fit may take. The learning rate then falls to zero in the time there is, the best of several starts takes
+        the place of teachers where these would take longer, and the fitted flow depends on how fast the machine is. None sets
+        no limit.
     max_iter : int or "auto", default="auto"
         Number of epochs, over which the learning rate warms up and falls to zero. "auto" chooses it from the number of rows;
         where ``max_time`` is given, it sets no limit.

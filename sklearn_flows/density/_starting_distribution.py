@@ -1,5 +1,8 @@
 """Distributions that flows start from, fitted to encoded rows."""
 
+import math
+import time
+
 import numpy as np
 import torch
 
@@ -28,7 +31,7 @@ def whitening_map(rows):
     return torch.as_tensor(whitening_matrix(*_on_the_host(rows)))
 
 
-def fit_base(base, train, validation, rng, n_copies):
+def fit_base(base, train, validation, rng, n_copies, until=math.inf):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
     With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
@@ -45,6 +48,8 @@ def fit_base(base, train, validation, rng, n_copies):
         Source of parts and of where components begin.
     n_copies : int
         How many rows are copies of one image; 1 for tables.
+    until : float, default=infinity
+        When ``time.perf_counter()`` says so, the best distribution so far must do.
 
     Returns
     -------
@@ -55,36 +60,41 @@ def fit_base(base, train, validation, rng, n_copies):
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
     if base == "mixture" and n_copies == 1 and len(train.values) > MIN_ROWS_FOR_MIXTURES:
-        start = _fit_mixtures(*_on_the_host(train), rng)
+        start = _fit_mixtures(*_on_the_host(train), rng, until)
     else:
         n_components = 1 if base == "student" else None
         with one_thread_if_small(0):
             values, weight = _on_the_host(train)
             n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
-            mixture, _ = choose_mixture(values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components)
+            mixture, _ = choose_mixture(
+                values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components, until=until
+            )
         start = _as_distribution(mixture)
     if start.n_components == 1 and start.df.isinf().all():
         return start.precisions_cholesky[0].double(), None
     return whitening, as_whitened(start, whitening)
 
 
-def _fit_mixtures(values, weight, rng):
-    """The mean of mixtures, each chosen by a tenth of the rows that it doesn't see."""
+def _fit_mixtures(values, weight, rng, until):
+    """The mean of mixtures, each chosen by a tenth of the rows that it doesn't see, and ready in time, but for the first."""
     part = rng.permutation(len(values)) % N_PARTS
     seeds = [draw_seed(rng) for _ in range(N_MIXTURES)]
     mixtures = [None] * N_MIXTURES
 
     def fit(k):
+        if k > 0 and time.perf_counter() > until:
+            return
         seen, judges = part != k, part == k
         with one_thread_if_small(0):
             mixture, _ = choose_mixture(
-                values[seen], weight[seen], values[judges], weight[judges], np.random.RandomState(seeds[k])
+                values[seen], weight[seen], values[judges], weight[judges], np.random.RandomState(seeds[k]), until=until
             )
-        mixtures[k] = _as_distribution(mixture)
+        if k == 0 or time.perf_counter() <= until:
+            mixtures[k] = _as_distribution(mixture)
 
     with one_blas_thread():
         for_each(fit, N_MIXTURES, torch.get_num_threads())
-    return StudentMixture.mean_of(mixtures)
+    return StudentMixture.mean_of([mixture for mixture in mixtures if mixture is not None])
 
 
 def _as_distribution(mixture):

@@ -48,6 +48,26 @@ def diverged_for_every_start(flow):
     )
 
 
+def starts_of(flow):
+    """The starts to try, different ones only as far as a flow leaves them open.
+
+    Parameters
+    ----------
+    flow : BaseFlowDensity
+        An unfitted flow.
+
+    Returns
+    -------
+    list of (str, str)
+        Pairs of base and margins.
+    """
+    starts = [
+        (base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins)
+        for base, margins in STARTS
+    ]
+    return list(dict.fromkeys(starts))
+
+
 class Teacher:
     """A mixture of flows from different starts and of simpler densities, each fitted to all parts of a table but one.
 
@@ -70,10 +90,7 @@ class Teacher:
         parameters = flow.get_params(deep=False) | {"n_teachers": 0, "verbose": 0, "warm_start": False}
         if flow.n_iter_no_change < math.inf:
             parameters |= {"n_iter_no_change": math.ceil(SHARE_OF_PATIENCE * flow.n_iter_no_change)}
-        starts = {
-            (base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins): None
-            for base, margins in STARTS
-        }
+        starts = starts_of(flow)
         if flow.max_time is not None:
             parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / (len(starts) * n_parts_left_out)}
         # Not clones: these would report to the callbacks of the flow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -89,6 +90,10 @@ class Mixture(NamedTuple):
         return _log_sum_exp(self.log_joint(self.squared_distance(Z)))
 
 
+# A number of components, the prior's rows in units of the dimension, the diagonal's share and the degrees of freedom.
+_Candidate = tuple[int, float, float, float]
+
+
 class _Rows:
     """Rows in the form in which expectation-maximisation asks for them again and again.
 
@@ -143,6 +148,10 @@ class _Rows:
         result -= (2 * linear) @ self.Z.T
         result += (linear * mixture.means).sum(axis=1, keepdims=True)
         return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
+
+
+def _is_over(until: float) -> bool:
+    return until < math.inf and time.perf_counter() > until
 
 
 def _log_sum_exp(log_joint: Floats) -> Floats:
@@ -205,6 +214,7 @@ def fit_mixture(
     prior_rows: float,
     diagonal_share: float,
     df: float,
+    until: float = math.inf,
 ) -> tuple[Mixture, float, Floats]:
     """Fit a mixture by expectation-maximisation, as long as the likelihood of other rows rises.
 
@@ -225,6 +235,8 @@ def fit_mixture(
         How far the mean covariance is drawn to its diagonal. With 1 the covariances are diagonal.
     df : float
         Degrees of freedom of the components; infinity for normal ones.
+    until : float, default=infinity
+        When ``time.perf_counter()`` says so, the step under way is the last.
 
     Returns
     -------
@@ -269,7 +281,7 @@ def fit_mixture(
         if df < math.inf:
             influence = (df + n_features) / (df + squared_distance)
         current = float(weight @ log_density / total)
-        if n_worse >= PATIENCE or current < last + TOLERANCE:
+        if n_worse >= PATIENCE or current < last + TOLERANCE or _is_over(until):
             break
         last = current
     assert best is not None
@@ -325,6 +337,7 @@ def choose_mixture(
     n_components: int | None = None,
     diagonal: bool = False,
     max_rows: int = MAX_ROWS,
+    until: float = math.inf,
 ) -> tuple[Mixture, float]:
     """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best.
 
@@ -342,6 +355,8 @@ def choose_mixture(
         Whether covariances are diagonal.
     max_rows : int, default=5000
         Rows to fit, and to choose by, at most: chosen at random where there are more.
+    until : float, default=infinity
+        When ``time.perf_counter()`` says so, nothing more is tried.
 
     Returns
     -------
@@ -367,7 +382,9 @@ def choose_mixture(
             groups[n] = -math.inf, first_groups(rows, w, n, rng)
         best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
-        mixture, score, responsibility = fit_mixture(rows, w, rows_val, w_val, responsibility, prior_rows, diagonal_share, df)
+        mixture, score, responsibility = fit_mixture(
+            rows, w, rows_val, w_val, responsibility, prior_rows, diagonal_share, df, until
+        )
         tried.append((score, mixture))
         if score > best_of_size:
             groups[n] = score, responsibility
@@ -377,10 +394,13 @@ def choose_mixture(
     best = numbers[0], priors[0], diagonal_shares[-1 if diagonal else -2], math.inf
     best_score = -math.inf
 
-    def improve(candidates: Iterable[tuple[int, float, float, float]], patience: int) -> None:
+    def in_time(candidates: Iterable[_Candidate]) -> Iterator[_Candidate]:
+        return (candidate for candidate in candidates if not tried or not _is_over(until))
+
+    def improve(candidates: Iterable[_Candidate], patience: int) -> None:
         nonlocal best, best_score
         n_worse = 0
-        for candidate in candidates:
+        for candidate in in_time(candidates):
             score = score_of(*candidate)
             if score > best_score:
                 best, best_score, n_worse = candidate, score, 0
@@ -393,8 +413,7 @@ def choose_mixture(
         """Double the components as long as that brings more than what is missing to the best."""
         nonlocal best, best_score
         last = -math.inf
-        for n in numbers[1:]:
-            candidate = n, best[1], 1.0, math.inf
+        for candidate in in_time((n, best[1], 1.0, math.inf) for n in numbers[1:]):
             score = score_of(*candidate)
             missing, gained, last = best_score - score, score - last, score
             if missing < 0:
@@ -416,7 +435,7 @@ def choose_mixture(
         try_independent_columns()
         if best[2] == 1:
             improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
-    if few and n_components is None:
+    if few and n_components is None and not _is_over(until):
         judges = _Rows(rows_val, diagonal=False)
         tried += [(_score(mixture, judges, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
     score, mixture = max(tried, key=lambda pair: pair[0])

@@ -11,10 +11,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.cross_fitting import draw_from_mixture
-from sklearn_flows.density import _base, _scouting
+from sklearn_flows.density import _base, _limited_time, _scouting
 from sklearn_flows.density._defaults import default_n_teachers
+from sklearn_flows.density._limited_time import best_flow_in_time
 from sklearn_flows.density._scouting import scout
-from sklearn_flows.density._teacher import Teacher
+from sklearn_flows.density._teacher import STARTS, Teacher
 from sklearn_flows.training import DivergedError
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
@@ -213,13 +214,13 @@ def test_few_rows_send_no_scouts(moons):
 
 
 class Clock:
-    """A clock that a tenth of a second goes by on whenever somebody looks at it."""
+    """A clock that goes on, by a tenth of a second, only when somebody looks at it."""
 
     def __init__(self):
-        self.now = 0.0
+        self.now, self.tick = 0.0, 0.1
 
     def perf_counter(self):
-        self.now += 0.1
+        self.now += self.tick
         return self.now
 
 
@@ -238,10 +239,58 @@ def test_a_fit_ends_when_its_time_is_up(clock, moons):
 
 
 def test_the_time_is_shared_with_teachers(clock, moons):
-    density = NeuralSplineFlowDensity(max_time=20.0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
+    clock.tick = 0.01  # many look at it
+    density = NeuralSplineFlowDensity(n_teachers=6, max_time=20.0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
     assert density.n_teachers_ == 6
     assert clock.now < 25
     assert density.n_iter_ >= 1
+
+
+def test_where_time_is_short_the_best_of_several_starts_takes_the_place_of_a_teacher(moons, monkeypatch):
+    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", np.inf)
+    settings = {"max_time": 1e4, "max_iter": 3, "random_state": 0, **SMALL}
+    density = NeuralSplineFlowDensity(**settings).fit(moons)
+    assert density.n_teachers_ == 0
+    assert (density.base_, density.margins_) in STARTS
+    with pytest.warns(ConvergenceWarning):
+        worst = NeuralSplineFlowDensity(**settings, n_teachers=0, base="student", margins="bent").fit(moons)
+    # Moons are nothing like a Student t distribution, and three epochs change little.
+    assert density.base_ == "mixture"
+    assert density.score(moons) > worst.score(moons) + 0.1
+
+
+def test_where_a_single_flow_is_fitted_soon_enough_there_is_a_teacher(moons, monkeypatch):
+    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", 0)
+    assert NeuralSplineFlowDensity(max_time=5.0, max_iter=1, random_state=0, **SMALL).fit(moons).n_teachers_ == 6
+
+
+def test_no_other_start_is_tried_when_the_time_is_over(clock, moons):
+    density = NeuralSplineFlowDensity(max_time=5.0, n_iter_no_change=np.inf, random_state=0, **SMALL).fit(moons)
+    assert (density.base_, density.margins_) == STARTS[0]
+    assert clock.now < 6
+
+
+def test_a_start_that_diverges_is_left_out(moons, monkeypatch):
+    fit = NeuralSplineFlowDensity.fit
+
+    def diverges(self, *given, **more):
+        if self.base == "student":
+            raise DivergedError
+        return fit(self, *given, **more)
+
+    monkeypatch.setattr(NeuralSplineFlowDensity, "fit", diverges)
+    density = NeuralSplineFlowDensity(max_time=1e4, max_iter=1, random_state=0, **SMALL)
+    assert density.fit(moons).base_ == "mixture"
+    with pytest.raises(DivergedError, match="diverged for every start"):
+        best_flow_in_time(density.set_params(base="student"), moons, np.ones(150), None, 6, np.inf, np.random.RandomState(0))
+
+
+@pytest.mark.parametrize("n_rows", [150, 1200])
+def test_mixtures_that_training_starts_from_are_ready_in_half_of_the_time(clock, n_rows):
+    X = make_moons(n_rows, noise=0.1, random_state=0)[0]
+    settings = {"n_teachers": 0, "base": "mixture", "margins": "linear", "random_state": 0}
+    quick, slow = (NeuralSplineFlowDensity(max_time=t, max_iter=1, **settings, **SMALL).fit(X) for t in (2.0, 1e4))
+    assert quick.flow_.base.n_components < slow.flow_.base.n_components
 
 
 def test_the_learning_rate_falls_to_zero_within_the_time(clock, moons, monkeypatch):

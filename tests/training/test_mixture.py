@@ -124,6 +124,14 @@ def test_no_more_rows_are_seen_than_asked_for():
     np.testing.assert_allclose(mixture.means[0], rows[seen].mean(axis=0), atol=1e-3)
 
 
+def test_when_the_time_is_over_the_first_mixture_must_do():
+    rows, rows_val = groups(200, 0), groups(100, 1)
+    mixture, score = choose_mixture(rows, ones(rows), rows_val, ones(rows_val), np.random.RandomState(0), until=0.0)
+    assert len(mixture.shares) == 1
+    assert score == pytest.approx(mixture.log_density(rows_val).mean())
+    assert score < choose(rows, rows_val)[1]
+
+
 def test_equal_rows_and_constant_columns_are_no_trouble():
     rows = np.zeros((40, 3))
     rows[:20, 0] = 1
