@@ -419,8 +419,14 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if n_teachers > 1 and self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
             candidates += self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
         # The nearest to the teacher are tried: the others seldom come closer in the end.
-        before = [_score(encoding, flow, judges) for encoding, flow, *_ in candidates]
-        candidates = [candidates[i] for i in np.argsort(-np.array(before))[:N_TRIALS]]  # what isn't a number comes last
+        before = np.empty(len(candidates))
+
+        def look_at(i):
+            encoding, flow, *_ = candidates[i]
+            before[i] = _score(encoding, flow, judges)
+
+        for_each(look_at, len(candidates), torch.get_num_threads())
+        candidates = [candidates[i] for i in np.argsort(-before)[:N_TRIALS]]  # what isn't a number comes last
         seeds = [draw_seed(rng) for _ in candidates]
         trials = [None] * len(candidates)
 

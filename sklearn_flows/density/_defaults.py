@@ -34,9 +34,9 @@ ENOUGH_DRAWS = 20_000
 MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
 BATCH_SIZE_OF_DRAWS = 256
-EPOCHS_OF_A_TRIAL = 4
+EPOCHS_OF_A_TRIAL = 2
 N_TRIALS = 2
-EPOCHS_WITH_TEACHER = 7
+EPOCHS_WITH_TEACHER = 8
 SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Share of the time, where that is limited, after which what training starts from must be there.
 SHARE_OF_TIME_FOR_BASE = 0.5

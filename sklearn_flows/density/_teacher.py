@@ -14,6 +14,7 @@ from ..training import DivergedError
 from ..utils._random import set_random_states
 from ._defaults import N_PARTS
 from ._mixture import MixtureDensity
+from ._queries import compiled_kernels_for_few_rows
 
 # Flows from different starts, as pairs of base and margins.
 STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
@@ -225,7 +226,8 @@ class Teacher:
         """
         drawn, missing = [], n_rows
         for _ in range(MAX_ROUNDS):
-            rows = draw_from_mixture(self.members_, self.shares_, missing, self.rng)
+            with compiled_kernels_for_few_rows():
+                rows = draw_from_mixture(self.members_, self.shares_, missing, self.rng)
             rows = rows[((rows >= self.low_) & (rows <= self.high_)).all(axis=1)]
             if len(rows):
                 # Of constant columns the rows have the likeliest value, and draws one that is as good.

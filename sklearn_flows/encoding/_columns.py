@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import special
+from scipy import fft, special
 
 # Encoded values are kept within this bound so that nothing after them overflows; the density beyond it is zero.
 MAX_ENCODED = 1e30
@@ -285,22 +285,19 @@ def fit_smooth_column(x, weight):
     wide_share = 1 / (n_effective + 1)
     width = max(WIDE, np.abs(u).max() / FARTHEST)
     wide = np.exp(-0.5 * np.square(grid / width)) / (width * np.sqrt(2 * np.pi))
-    # Up to half the grid's length: kernels are narrower.
-    distance = step * np.minimum(np.arange(2 * N_GRID), np.arange(2 * N_GRID)[::-1] + 1)
-    spectrum = np.fft.rfft(counts, 2 * N_GRID)
-    best, best_likelihood = None, -0.5 * (np.log(2 * np.pi) + share @ np.square(u)) + np.log(n_effective) / n_effective
-    for bandwidth in np.maximum(BANDWIDTHS, 2 * step):
-        peak = 1 / (bandwidth * np.sqrt(2 * np.pi))
-        kernel = peak * np.exp(-0.5 * np.square(distance / bandwidth))
-        density = np.maximum(np.fft.irfft(spectrum * np.fft.rfft(kernel))[:N_GRID], 0)
-        at_rows = np.interp(u, grid, density)
-        without_it = np.maximum(at_rows - share * peak, 0) / np.maximum(1 - share, 1e-12)
-        at_rows = (1 - wide_share) * without_it + wide_share * np.interp(u, grid, wide)
-        likelihood = share @ np.log(at_rows)
-        if likelihood > best_likelihood:
-            best, best_likelihood = (1 - wide_share) * density + wide_share * wide, likelihood
-    if best is None:
+    bandwidths = np.maximum(BANDWIDTHS, 2 * step)[:, None]
+    # On twice the grid's length, so that no kernel reaches round its end.
+    frequency = np.pi / (N_GRID * step) * np.arange(N_GRID + 1)
+    spectrum = fft.rfft(counts, 2 * N_GRID) * np.exp(-0.5 * np.square(bandwidths * frequency))
+    densities = np.maximum(fft.irfft(spectrum)[:, :N_GRID] / step, 0)
+    at_rows = (left + 1 - place) * densities[:, left] + (place - left) * densities[:, left + 1]
+    peaks = 1 / (bandwidths * np.sqrt(2 * np.pi))
+    without_it = np.maximum(at_rows - share * peaks, 0) / np.maximum(1 - share, 1e-12)
+    likelihoods = np.log((1 - wide_share) * without_it + wide_share * np.interp(u, grid, wide)) @ share
+    k = int(likelihoods.argmax())
+    if likelihoods[k] <= -0.5 * (np.log(2 * np.pi) + share @ np.square(u)) + np.log(n_effective) / n_effective:
         return inner
+    best = (1 - wide_share) * densities[k] + wide_share * wide
     between = step * (best[1:] + best[:-1]) / 2
     low_tail, high_tail = (wide_share * special.ndtr(-abs(end) / width) for end in (grid[0], grid[-1]))
     below = low_tail + np.append(0.0, np.cumsum(between))

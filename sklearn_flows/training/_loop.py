@@ -188,7 +188,7 @@ def fit_flow(
                 if clock.is_over:
                     break
             epoch_loss = float(total) / n_seen
-            if not (math.isfinite(epoch_loss) and bool(parameters.values.isfinite().all())):
+            if not math.isfinite(epoch_loss + float(parameters.values.sum())):
                 n_rollbacks += 1
                 if n_rollbacks > MAX_ROLLBACKS:
                     raise DivergedError(f"the loss was {epoch_loss} at every step size down to {step_scale * learning_rate:g}")
