@@ -242,7 +242,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         elif holds_images:
             start = self._learn_from_images(rows, weight, validation_rows, rng)
         else:
-            n_teachers = default_n_teachers(len(rows)) if self.n_teachers == "auto" else self.n_teachers
+            n_teachers = default_n_teachers(*rows.shape) if self.n_teachers == "auto" else self.n_teachers
             if n_teachers and self.n_teachers == "auto" and self.max_time is not None:
                 end = begin + self.max_time
                 best = best_flow_in_time(self, rows, weight, validation_rows, n_teachers, end, rng)

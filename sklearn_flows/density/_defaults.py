@@ -24,8 +24,10 @@ N_PARTS = 10
 # With more rows the mean of several flows is hardly better than one, and so sharp that another one takes long to learn it.
 MAX_ROWS_FOR_TEACHERS = 3_000
 # With so few rows, a tenth of them is too few to judge what is learned. The fewer they are the more parts must be left out, and
-# the less that costs: all fits together see about so many rows.
+# the less that costs: all fits together see about so many rows, and more where columns are so few that fits take half as long.
 MAX_ROWS_FOR_SEVERAL_TEACHERS = 1_000
+ROWS_SEEN_OF_FEW_COLUMNS = 2_000
+FEW_COLUMNS = 3
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -130,13 +132,15 @@ def default_spline_size(n_rows):
     }
 
 
-def default_n_teachers(n_rows):
+def default_n_teachers(n_rows, n_features):
     """How many times the teacher's densities are fitted: not at all where a tenth of the rows can't judge, or rows are enough.
 
     Parameters
     ----------
     n_rows : int
         Number of distinct rows.
+    n_features : int
+        Number of columns.
 
     Returns
     -------
@@ -147,7 +151,8 @@ def default_n_teachers(n_rows):
         return 0
     if n_rows > MAX_ROWS_FOR_SEVERAL_TEACHERS:
         return 1
-    return min(N_PARTS, max(2, MAX_ROWS_FOR_SEVERAL_TEACHERS // n_rows))
+    n_rows_seen = ROWS_SEEN_OF_FEW_COLUMNS if n_features <= FEW_COLUMNS else MAX_ROWS_FOR_SEVERAL_TEACHERS
+    return min(N_PARTS, max(2, n_rows_seen // n_rows))
 
 
 def default_n_draws(n_rows):

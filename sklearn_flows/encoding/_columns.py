@@ -182,6 +182,8 @@ BANDWIDTHS = np.geomspace(0.02, 0.8, 16)
 N_GRID = 2048
 # Rows that it is fitted to, at most.
 MAX_ROWS_FOR_SMOOTHING = 50_000
+# Rows that all bandwidths are judged by at once: what that needs stays in the cache.
+ROWS_AT_ONCE = 2_048
 # Knots of its spline, equally far from each other in normal quantiles.
 N_KNOTS = 48
 # One row more than there are follows a wide normal distribution, so that the tails reach beyond the values seen: at least of
@@ -290,10 +292,15 @@ def fit_smooth_column(x, weight):
     frequency = np.pi / (N_GRID * step) * np.arange(N_GRID + 1)
     spectrum = fft.rfft(counts, 2 * N_GRID) * np.exp(-0.5 * np.square(bandwidths * frequency))
     densities = np.maximum(fft.irfft(spectrum)[:, :N_GRID] / step, 0)
-    at_rows = (left + 1 - place) * densities[:, left] + (place - left) * densities[:, left + 1]
     peaks = 1 / (bandwidths * np.sqrt(2 * np.pi))
-    without_it = np.maximum(at_rows - share * peaks, 0) / np.maximum(1 - share, 1e-12)
-    likelihoods = np.log((1 - wide_share) * without_it + wide_share * np.interp(u, grid, wide)) @ share
+    wide_at_rows = np.interp(u, grid, wide)
+    likelihoods = np.zeros(len(BANDWIDTHS))
+    for start in range(0, len(u), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        knot, part, own = left[some], place[some] - left[some], share[some]
+        at_rows = (1 - part) * densities[:, knot] + part * densities[:, knot + 1]
+        without_it = np.maximum(at_rows - own * peaks, 0) / np.maximum(1 - own, 1e-12)
+        likelihoods += np.log((1 - wide_share) * without_it + wide_share * wide_at_rows[some]) @ own
     k = int(likelihoods.argmax())
     if likelihoods[k] <= -0.5 * (np.log(2 * np.pi) + share @ np.square(u)) + np.log(n_effective) / n_effective:
         return inner

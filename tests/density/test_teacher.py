@@ -153,11 +153,13 @@ def test_a_flow_that_has_a_teacher_beats_one_that_has_none():
 
 def test_fitted_values_say_what_was_chosen(moons):
     density = NeuralSplineFlowDensity(random_state=0, max_iter=2, **SMALL).fit(moons)
-    assert density.n_teachers_ == 6
+    assert density.n_teachers_ == 10
     assert density.base_ in ("student", "mixture")
     assert density.margins_ in ("linear", "bent", "smooth")
     assert NeuralSplineFlowDensity(max_iter=2, **SMALL).fit(moons[:99]).n_teachers_ == 0
-    assert [default_n_teachers(n) for n in (99, 100, 150, 333, 334, 1000, 1001, 3000, 3001)] == [0, 10, 6, 3, 2, 2, 1, 1, 0]
+    n_rows = 99, 100, 150, 333, 334, 1000, 1001, 3000, 3001
+    assert [default_n_teachers(n, 4) for n in n_rows] == [0, 10, 6, 3, 2, 2, 1, 1, 0]
+    assert [default_n_teachers(n, 3) for n in n_rows] == [0, 10, 10, 6, 5, 2, 1, 1, 0]
     plain = NeuralSplineFlowDensity(base="normal", margins="linear", n_teachers=0, max_iter=2, **SMALL).fit(moons)
     assert (plain.base_, plain.margins_, plain.n_teachers_) == ("normal", "linear", 0)
 
@@ -261,7 +263,7 @@ def test_where_time_is_short_the_best_of_several_starts_takes_the_place_of_a_tea
 
 def test_where_a_single_flow_is_fitted_soon_enough_there_is_a_teacher(moons, monkeypatch):
     monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", 0)
-    assert NeuralSplineFlowDensity(max_time=5.0, max_iter=1, random_state=0, **SMALL).fit(moons).n_teachers_ == 6
+    assert NeuralSplineFlowDensity(max_time=5.0, max_iter=1, random_state=0, **SMALL).fit(moons).n_teachers_ == 10
 
 
 def test_no_other_start_is_tried_when_the_time_is_over(clock, moons):
