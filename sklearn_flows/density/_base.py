@@ -59,6 +59,7 @@ from ._defaults import (
     default_max_iter,
     default_n_draws,
     default_n_noisy_copies,
+    default_n_repeats,
     default_n_teachers,
 )
 from ._images import check_image_settings, dequantised
@@ -402,17 +403,21 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return _Start(encoding, None, base, margins, *encoded, early_stopping)
 
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
-        """Start from a flow of a teacher, and with rows that it draws: from that flow which soonest comes closest to it."""
+        """Start from a flow of a teacher, and with rows that it draws, among the table's: from what soonest comes closest."""
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
         # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
         judged_by_draws = validation_rows is None and n_teachers > 1
         drawn = teacher.draw(default_n_draws(len(rows)) + judged_by_draws * VALIDATION_DRAWS)
+        own = np.arange(len(rows))
         if judged_by_draws:
             drawn, drawn_val = np.split(drawn, [len(drawn) - min(VALIDATION_DRAWS, len(drawn) // 2)])
             validation_rows = drawn_val, np.ones(len(drawn_val))
         elif validation_rows is None:
-            validation_rows = teacher.judges_
-        draws = drawn, np.ones(len(drawn)), np.arange(len(drawn))
+            validation_rows = rows[teacher.judges_], weight[teacher.judges_]
+            own = np.delete(own, teacher.judges_)
+        # The rows themselves, too: often enough that the flow sees what the teacher has blurred, too seldom to learn by heart.
+        visits = np.append(np.tile(own, default_n_repeats(n_teachers)), np.arange(len(rows), len(rows) + len(drawn)))
+        lessons = np.concatenate([rows, drawn]), np.append(weight, np.ones(len(drawn))), visits
         early_stopping = self.early_stopping == "auto" or self.early_stopping
         judges = (*validation_rows, np.arange(len(validation_rows[0])))
         candidates = [(flow.encoding_, copy.deepcopy(flow.flow_).float(), flow.base, flow.margins) for flow in teacher.flows_]
@@ -432,7 +437,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         def try_flow(i):
             encoding, flow, *start = candidates[i]
-            train, validation, units, units_val = self._encode_parts(encoding, draws, judges)
+            train, validation, units, units_val = self._encode_parts(encoding, lessons, judges)
             flow = flow.requires_grad_(True).train().to(train.values.device)
             try:
                 result = self._train_for_a_trial(flow, train, validation, seeds[i])

@@ -35,6 +35,8 @@ DRAWS_PER_ROW = 100
 ENOUGH_DRAWS = 20_000
 MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
+# How often an epoch visits each of the table's own rows beside these: less often where they are more.
+REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 5
 BATCH_SIZE_OF_DRAWS = 256
 EPOCHS_OF_A_TRIAL = 2
 N_TRIALS = 2
@@ -169,6 +171,22 @@ def default_n_draws(n_rows):
         Number of draws.
     """
     return max(min(DRAWS_PER_ROW * n_rows, ENOUGH_DRAWS), MIN_DRAWS_PER_ROW * n_rows)
+
+
+def default_n_repeats(n_teachers):
+    """How often a table's rows are repeated among those that a teacher draws.
+
+    Parameters
+    ----------
+    n_teachers : int
+        Number of fits of each of the teacher's densities.
+
+    Returns
+    -------
+    int
+        Number of repeats.
+    """
+    return REPEATS_BESIDE_DRAWS if n_teachers > 1 else REPEATS_WITH_ONE_TEACHER
 
 
 def default_n_noisy_copies(n_images):

@@ -159,9 +159,8 @@ class Teacher:
                 for fits in kinds
             ]
         )
-        judge = np.concatenate(judges)
-        self.judges_ = rows[judge], weight[judge]
-        shares = mixture_weights(log_densities, weight[judge] / weight[judge].mean())
+        self.judges_ = np.concatenate(judges)
+        shares = mixture_weights(log_densities, weight[self.judges_] / weight[self.judges_].mean())
         self.members_ = [fit for fits in kinds for fit in fits]
         self.shares_ = np.concatenate(
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]

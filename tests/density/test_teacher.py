@@ -16,7 +16,7 @@ from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._limited_time import best_flow_in_time
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import STARTS, Teacher
-from sklearn_flows.training import DivergedError
+from sklearn_flows.training import DivergedError, canonical_rows
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": (16,)}
@@ -133,13 +133,38 @@ def test_a_part_that_nobody_has_seen_judges_what_is_learned_from_a_single_teache
     monkeypatch.setattr(Teacher, "fit", keep_teacher)
     density = NeuralSplineFlowDensity(n_teachers=1, max_iter=4, random_state=0, **SMALL).fit(moons)
     (teacher,) = teachers
-    judges, _ = teacher.judges_
+    judges = canonical_rows(moons, np.ones(len(moons)))[0][teacher.judges_]
     assert len(judges) == 15
-    assert {tuple(row) for row in judges} < {tuple(row) for row in moons}
     assert len(teacher.members_) == 8  # one of each kind, all without the same part
     assert density.best_validation_score_ == pytest.approx(density.score(judges), abs=1e-4)
     # What is kept is never worse, for these rows, than any flow of the mixture.
     assert density.best_validation_score_ >= max(flow.score(judges) for flow in teacher.flows_) - 1e-4
+
+
+@pytest.mark.parametrize(("n_teachers", "n_repeats", "n_seen"), [(1, 5, 135), (2, 10, 150)])
+def test_a_flow_learns_from_the_rows_too_but_not_from_those_that_judge(moons, monkeypatch, n_teachers, n_repeats, n_seen):
+    lessons = []
+    encode_parts = NeuralSplineFlowDensity._encode_parts
+
+    def keep_lessons(self, encoding, part, part_val):
+        lessons.append((part, part_val))
+        return encode_parts(self, encoding, part, part_val)
+
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_encode_parts", keep_lessons)
+    weight = np.arange(1.0, 151.0)
+    density = NeuralSplineFlowDensity(n_teachers=n_teachers, max_iter=1, random_state=0, **SMALL)
+    density.fit(moons, sample_weight=weight)
+    (values, weights, visits), (judges, *_) = lessons[-1]
+    rows, counts = np.unique(values[visits], axis=0, return_counts=True)
+    own = np.array([(row == moons).all(axis=1).any() for row in rows])
+    assert own.sum() == n_seen
+    assert set(counts[own]) == {n_repeats}
+    assert set(counts[~own]) == {1}
+    assert not {tuple(row) for row in judges} & {tuple(row) for row in rows}
+    # A row counts as much as its weight says, and as one draw in the mean.
+    order, order_given = np.lexsort(values[:150].T), np.lexsort(moons.T)
+    np.testing.assert_allclose(weights[:150][order], weight[order_given] / weight.mean())
+    assert (weights[150:] == 1).all()
 
 
 def test_a_flow_that_has_a_teacher_beats_one_that_has_none():
