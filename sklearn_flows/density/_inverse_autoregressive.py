@@ -29,10 +29,10 @@ class IAFDensity(BaseFlowDensity):
         tries these.
     n_teachers : int or "auto", default="auto"
         How many times, at most 10, a mixture of flows and simpler densities is fitted, each time without another tenth of the
-        rows. The flow then learns from rows that this mixture draws, and comes close to it: with few rows it becomes far better
-        than by learning from them directly, which is what 0 does. With 1, the tenth that was left out tells how far to follow
-        the mixture. "auto" is 10 for 100 distinct rows, 6 for 150, 2 for 334 to 1,000, 1 up to 3,000 and 0 otherwise; with up
-        to three columns 10 up to 200 rows and 4 for 500.
+        rows. The flow then learns from rows that this mixture draws, with the table's own among them, and comes close to it:
+        with few rows it becomes far better than by learning from these alone, which is what 0 does. With 1, the tenth that was
+        left out tells how far to follow the mixture. "auto" is 10 for 100 distinct rows, 6 for 150, 2 for 334 to 1,000, 1 up to
+        3,000 and 0 otherwise; with up to three columns 10 up to 200 rows and 4 for 500.
     max_time : float, default=None
         Seconds that a fit may take. The learning rate then falls to zero in the time there is, the best of several starts takes
         the place of teachers where these would take longer, and the fitted flow depends on how fast the machine is. None sets
