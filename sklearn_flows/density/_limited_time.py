@@ -59,6 +59,11 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
                 candidate.fit(rows, sample_weight=weight, **validation)
         except DivergedError:
             continue
+        except KeyboardInterrupt:  # before the training of this one, which keeps what it has learned
+            if best is None:
+                raise
+            best.stop_reason_ = "interrupted"
+            break
         longest = max(longest, time.perf_counter() - begin)
         if i == 0 and FITS_PER_TEACHER * n_teachers * longest <= left:
             return None

@@ -312,6 +312,27 @@ def test_a_start_that_diverges_is_left_out(moons, monkeypatch):
         best_flow_in_time(density.set_params(base="student"), moons, np.ones(150), None, 6, np.inf, np.random.RandomState(0))
 
 
+@pytest.mark.parametrize("interrupted", ["before training", "in training"])
+def test_where_a_later_start_is_interrupted_the_best_flow_is_kept(moons, monkeypatch, interrupted):
+    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", np.inf)
+    fit = NeuralSplineFlowDensity.fit
+
+    def interrupt(self, *given, **more):
+        if self.base == "mixture" and interrupted == "before training":
+            raise KeyboardInterrupt
+        fit(self, *given, **more)
+        if self.base == "mixture":
+            self.stop_reason_, self.best_validation_score_ = "interrupted", -np.inf
+        return self
+
+    monkeypatch.setattr(NeuralSplineFlowDensity, "fit", interrupt)
+    density = NeuralSplineFlowDensity(max_time=1e4, max_iter=1, random_state=0, **SMALL)
+    with pytest.warns(UserWarning, match="interrupted by the user"):
+        density.fit(moons)
+    assert (density.base_, density.stop_reason_) == ("student", "interrupted")
+    assert np.isfinite(density.score(moons))
+
+
 @pytest.mark.parametrize("n_rows", [150, 1200])
 def test_mixtures_that_training_starts_from_are_ready_in_half_of_the_time(clock, n_rows):
     X = make_moons(n_rows, noise=0.1, random_state=0)[0]
