@@ -518,12 +518,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return (rows, weight, kept), validation, early_stopping
 
     def _become(self, flow, X, y, sample_weight):
-        """Take over what another flow has learned."""
+        """Take over what another flow has learned, which has told by itself how its fit went: here only callbacks are told."""
         with FitProgress(self, None, 0, X, y, sample_weight) as progress:
             attributes = learned_attributes(flow)
             for name, value in attributes.items():
                 setattr(self, name, value)
-            progress.end_fit(f"stopped after {flow.n_iter_} epochs ({flow.stop_reason_})", attributes)
+            progress.end_fit(flow.stop_reason_, attributes)
         if flow.stop_reason_ == "interrupted":
             warnings.warn(
                 "Training interrupted by the user before its last stage; the best flow so far is kept.",

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..cross_fitting import fit_members
 from ..utils._random import MAX_SEED
 from ._defaults import N_PARTS
-from ._teacher import STARTS
+from ._teacher import STARTS, starts_of
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000
@@ -44,8 +44,7 @@ def scout(flow, rows, weight, rng):
         if flow.base in ("auto", base) and flow.margins in ("auto", margins)
     ]
     if len(starts) < 2 or len(rows) <= MIN_ROWS:
-        base, margins = STARTS[0]
-        return base if flow.base == "auto" else flow.base, margins if flow.margins == "auto" else flow.margins
+        return starts_of(flow)[0]
     # As large as the flow that is fitted to all rows afterwards.
     parameters = flow.get_params(deep=False) | flow._choose_size(len(rows))
     parameters |= {"n_teachers": 0, "verbose": 0, "warm_start": False}

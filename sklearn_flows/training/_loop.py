@@ -188,6 +188,7 @@ def fit_flow(
                 if clock.is_over:
                     break
             epoch_loss = float(total) / n_seen
+            # A sum is finite only if all its terms are, and takes a fraction of the time of asking each.
             if not math.isfinite(epoch_loss + float(parameters.values.sum())):
                 n_rollbacks += 1
                 if n_rollbacks > MAX_ROLLBACKS:
