@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 from ..distributions import StandardNormal, StudentMixture
 from ..encoding import MARGINS, TableEncoding, warn_about_discrete_columns
 from ..flows import Flow
-from ..training import canonical_rows, choose_mixture, split_off
+from ..training import canonical_rows, choose_mixture, split_off, whitening_matrix
 from ..transforms import Composed
 from ..utils._random import draw_seed
 from ..utils._sklearn import Interval, StrOptions, check_sample_weight, feature_names, fit_context
@@ -19,6 +19,8 @@ from ._queries import FLOAT_DTYPES, BaseLatentDensity
 
 # A mixture gains from more rows than one does that a flow starts from, and which the flow makes up for.
 MAX_ROWS = 10_000
+# Of the background. Samples still have a variance.
+DF_OF_BACKGROUND = 3.0
 
 
 class MixtureDensity(BaseLatentDensity):
@@ -27,6 +29,9 @@ class MixtureDensity(BaseLatentDensity):
     Where ``sklearn.mixture.GaussianMixture`` leaves the number of components to its user, this class tries several, and several
     strengths of a prior that draws the covariances to a common one and that to its diagonal [1]_. Components may have heavier
     tails than a normal distribution [2]_. It is at its best with few rows; of many it sees 10,000, drawn at random.
+
+    Next to the components there is a background, for rows that are like none before: a Student t distribution of 3 degrees of
+    freedom as wide as the table, with the share of one row. So a row far from all components costs little.
 
     Parameters
     ----------
@@ -38,7 +43,7 @@ class MixtureDensity(BaseLatentDensity):
     margins : {"linear", "bent", "smooth"}, default="linear"
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. With "smooth", one component and
-        covariance type "diag" the density is a product of densities of single columns.
+        covariance type "diag" the density is, but for the background, a product of densities of single columns.
     validation_fraction : float, default=0.1
         Share of the distinct rows to choose by, unless ``fit`` is given ``X_val``.
     random_state : int, RandomState instance or None, default=None
@@ -47,7 +52,7 @@ class MixtureDensity(BaseLatentDensity):
     Attributes
     ----------
     n_components_ : int
-        Number of components.
+        Number of components, without the background.
     df_ : float
         Degrees of freedom of the components; infinity for normal ones.
     flow_ : Flow
@@ -157,9 +162,10 @@ class MixtureDensity(BaseLatentDensity):
 
     def _choose(self, rows, weight, rows_val, weight_val, rng):
         varies = self.encoding_.varies
+        Z = self.encoding_.encode(rows)[0][:, varies]
         with one_thread_if_small(0):
             mixture, _ = choose_mixture(
-                self.encoding_.encode(rows)[0][:, varies],
+                Z,
                 weight,
                 self.encoding_.encode(rows_val)[0][:, varies],
                 weight_val,
@@ -169,4 +175,16 @@ class MixtureDensity(BaseLatentDensity):
                 max_rows=MAX_ROWS,
             )
         self.n_components_, self.df_ = len(mixture.shares), mixture.df
-        return StudentMixture(*(torch.as_tensor(array) for array in mixture[:3]), mixture.df)
+        return _with_background(mixture, Z, weight, self.covariance_type == "diag")
+
+
+def _with_background(mixture, Z, weight, diagonal):
+    """Give a mixture of standardised columns one more component, as wide as the rows and with the share of one row."""
+    n_features = Z.shape[1]
+    share = 1 / (weight.sum() + 1)
+    shares = np.append((1 - share) * mixture.shares, share)
+    means = np.vstack([mixture.means, np.zeros(n_features)])
+    whitening = np.eye(n_features) if diagonal else whitening_matrix(Z, weight)
+    precisions_cholesky = np.concatenate([mixture.precisions_cholesky, whitening[None]])
+    df = torch.tensor([mixture.df] * len(mixture.shares) + [DF_OF_BACKGROUND])
+    return StudentMixture(*map(torch.as_tensor, (shares, means, precisions_cholesky)), df)

@@ -16,10 +16,10 @@ from ..distributions import spherical_log_density
 Floats = npt.NDArray[np.float64]
 
 # What is tried: numbers of components, doubled until two in a row bring nothing; rows that the prior of a component's
-# covariance counts for, in units of the dimension (infinity: all share one covariance); how far that covariance is drawn to its
-# diagonal.
+# covariance counts for, in units of the dimension (infinity: all share one covariance), from weak, so that a component may be a
+# thousand times narrower than others in some direction, to strong; how far that covariance is drawn to its diagonal.
 MAX_COMPONENTS = 64
-PRIOR_ROWS = (0.5, 5.0, math.inf)
+PRIOR_ROWS = (1e-4, 0.01, 0.5, 5.0, math.inf)
 DIAGONAL_SHARES = (3e-5, 0.003, 0.03, 0.2)
 # Where rows are few, a component for each is tried too, all of one shape: a kernel density estimate, of these bandwidths.
 BANDWIDTHS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7)
@@ -33,10 +33,11 @@ MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
 KMEANS_STEPS = 10
-# Rows that a mixture is fitted to, at most, unless more are asked for, and the number from which on strong priors aren't tried:
-# they would lose.
+# Rows that a mixture is fitted to, at most, unless more are asked for, and the number from which on the strongest priors aren't
+# tried: they would lose.
 MAX_ROWS = 5_000
 FEW_ROWS = 600
+N_PRIORS_FOR_FEW_ROWS = 2
 SCALARS_AT_ONCE = 2**17
 # Columns up to which sums over rows are taken from products of all pairs of columns.
 MAX_COLUMNS_FOR_PAIRS = 20
@@ -371,8 +372,9 @@ def choose_mixture(
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
     diagonal_shares = (1.0,) if diagonal else DIAGONAL_SHARES if few else DIAGONAL_SHARES[:-1]
-    # Of a single component the prior says nothing new.
-    priors = PRIOR_ROWS if few and numbers != [1] else PRIOR_ROWS[:1]
+    priors = PRIOR_ROWS if few else PRIOR_ROWS[:-N_PRIORS_FOR_FEW_ROWS]
+    if numbers == [1]:
+        priors = PRIOR_ROWS[-1:]  # its own covariance is the common one
     tried: list[tuple[float, Mixture]] = []
     # Where the next mixture with as many components begins: from the groups of the best so far, which saves most of the steps.
     groups: dict[int, tuple[float, Floats]] = {}
