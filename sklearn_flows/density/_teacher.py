@@ -160,7 +160,11 @@ class Teacher:
             ]
         )
         self.judges_ = np.concatenate(judges)
-        shares = mixture_weights(log_densities, weight[self.judges_] / weight[self.judges_].mean())
+        weight_of_judges = weight[self.judges_] / weight[self.judges_].mean()
+        shares = mixture_weights(log_densities, weight_of_judges)
+        likelihoods = log_densities @ weight_of_judges / len(weight_of_judges)
+        self.likelihoods_of_flows_ = likelihoods[: len(flows)]
+        self.likelihood_of_mixtures_ = likelihoods[-len(self._mixtures)]
         self.members_ = [fit for fits in kinds for fit in fits]
         self.shares_ = np.concatenate(
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]

@@ -51,6 +51,38 @@ def test_a_teacher_is_a_mixture_of_flows_and_simpler_densities(teacher):
     assert (teacher.shares_ > 0).all()
 
 
+def test_a_teacher_knows_what_its_flows_make_of_rows_they_have_not_seen(moons):
+    flow = NeuralSplineFlowDensity(max_iter=20, **SMALL)
+    teacher = Teacher(flow, 1, np.random.RandomState(0)).fit(moons, np.ones(len(moons)))
+    unseen = moons[teacher.judges_]
+    assert len(unseen) == len(moons) // 10
+    assert teacher.likelihoods_of_flows_ == pytest.approx([flow.score(unseen) for flow in teacher.flows_])
+    assert teacher.likelihood_of_mixtures_ == pytest.approx(teacher.mixtures_[0].score(unseen))
+
+
+def test_the_start_is_the_best_by_draws_and_by_rows_left_out_together(moons, monkeypatch):
+    """A start that draws like somewhat less is taken where rows like it much more, and the other way round."""
+    monkeypatch.setattr(
+        _base, "_score", lambda encoding, flow, judges: {"bent": -1.0, "smooth": -2.0}.get(margins(encoding), -9.0)
+    )
+
+    def margins(encoding):
+        return next(m for m, flow in zip(("bent", "linear", "smooth"), flows, strict=True) if flow.encoding_ is encoding)
+
+    fit = Teacher.fit
+    for likelihoods, expected in (([-3.0, -3.0, -1.0], "smooth"), ([-3.0, -3.0, -2.5], "bent")):
+
+        def fit_teacher(self, *arguments, likelihoods=likelihoods):
+            nonlocal flows
+            fit(self, *arguments)
+            self.likelihoods_of_flows_, flows = np.array(likelihoods), self.flows_
+            return self
+
+        flows = []
+        monkeypatch.setattr(Teacher, "fit", fit_teacher)
+        assert NeuralSplineFlowDensity(n_teachers=1, max_iter=1, random_state=0, **SMALL).fit(moons).margins_ == expected
+
+
 def test_a_teacher_draws_rows_near_the_table(teacher, moons):
     rows = teacher.draw(4000)
     assert 3600 < len(rows) <= 4000
