@@ -30,9 +30,6 @@ class MixtureDensity(BaseLatentDensity):
     strengths of a prior that draws the covariances to a common one and that to its diagonal [1]_. Components may have heavier
     tails than a normal distribution [2]_. It is at its best with few rows; of many it sees 10,000, drawn at random.
 
-    Next to the components there is a background, for rows that are like none before: a Student t distribution of 3 degrees of
-    freedom as wide as the table, with the share of one row. So a row far from all components costs little.
-
     Parameters
     ----------
     n_components : int or "auto", default="auto"
@@ -44,6 +41,14 @@ class MixtureDensity(BaseLatentDensity):
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. With "smooth", one component and
         covariance type "diag" the density is, but for the background, a product of densities of single columns.
+    min_prior_rows : float, default=1e-4
+        How many rows the weakest prior that is tried counts for, for each column. With few a component may be a thousandth as
+        wide as others in some direction, as spikes and columns that nearly depend on each other need. Where such components
+        would follow what isn't to be learned, as in outlier detection, take 0.5.
+    background : bool, default=True
+        Whether there is one more component for rows that are like none before: a Student t distribution of 3 degrees of freedom
+        as wide as the table, with the share of one row. So a row far from all others costs a density little; without it, it may
+        cost more than all other rows together.
     validation_fraction : float, default=0.1
         Share of the distinct rows to choose by, unless ``fit`` is given ``X_val``.
     random_state : int, RandomState instance or None, default=None
@@ -95,16 +100,28 @@ class MixtureDensity(BaseLatentDensity):
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "covariance_type": [StrOptions({"full", "diag"})],
         "margins": [StrOptions(set(MARGINS))],
+        "min_prior_rows": [Interval(Real, 0, None, closed="neither")],
+        "background": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     }
 
     def __init__(
-        self, n_components="auto", *, covariance_type="full", margins="linear", validation_fraction=0.1, random_state=None
+        self,
+        n_components="auto",
+        *,
+        covariance_type="full",
+        margins="linear",
+        min_prior_rows=1e-4,
+        background=True,
+        validation_fraction=0.1,
+        random_state=None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.margins = margins
+        self.min_prior_rows = min_prior_rows
+        self.background = background
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
@@ -173,18 +190,17 @@ class MixtureDensity(BaseLatentDensity):
                 None if self.n_components == "auto" else self.n_components,
                 self.covariance_type == "diag",
                 max_rows=MAX_ROWS,
+                min_prior_rows=self.min_prior_rows,
             )
         self.n_components_, self.df_ = len(mixture.shares), mixture.df
-        return _with_background(mixture, Z, weight, self.covariance_type == "diag")
-
-
-def _with_background(mixture, Z, weight, diagonal):
-    """Give a mixture of standardised columns one more component, as wide as the rows and with the share of one row."""
-    n_features = Z.shape[1]
-    share = 1 / (weight.sum() + 1)
-    shares = np.append((1 - share) * mixture.shares, share)
-    means = np.vstack([mixture.means, np.zeros(n_features)])
-    whitening = np.eye(n_features) if diagonal else whitening_matrix(Z, weight)
-    precisions_cholesky = np.concatenate([mixture.precisions_cholesky, whitening[None]])
-    df = torch.tensor([mixture.df] * len(mixture.shares) + [DF_OF_BACKGROUND])
-    return StudentMixture(*map(torch.as_tensor, (shares, means, precisions_cholesky)), df)
+        shares, means, precisions_cholesky, df = mixture
+        df = np.full(len(shares), df)
+        if self.background:
+            n_features = Z.shape[1]
+            whitening = np.eye(n_features) if self.covariance_type == "diag" else whitening_matrix(Z, weight)
+            share = 1 / (weight.sum() + 1)
+            shares = np.append((1 - share) * shares, share)
+            means = np.vstack([means, np.zeros(n_features)])
+            precisions_cholesky = np.concatenate([precisions_cholesky, whitening[None]])
+            df = np.append(df, DF_OF_BACKGROUND)
+        return StudentMixture(*map(torch.as_tensor, (shares, means, precisions_cholesky, df)))

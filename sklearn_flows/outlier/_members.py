@@ -19,14 +19,16 @@ def default_kinds():
 
     Mixtures follow groups and bent manifolds: one over columns as they are, where values far out are farthest, and one over
     columns whose heavy tails are bent, as outliers among the training rows would stretch the columns. A single component can't
-    follow a group of outliers.
+    follow a group of outliers. Strong priors keep narrow components from following a few of them; and without a background rows
+    far out count for what they are.
 
     Returns
     -------
     list of MixtureDensity
         The kinds of densities.
     """
-    return [MixtureDensity(), MixtureDensity(margins="bent"), MixtureDensity(n_components=1, margins="bent")]
+    kinds = [{}, {"margins": "bent"}, {"n_components": 1, "margins": "bent"}]
+    return [MixtureDensity(**kind, min_prior_rows=0.5, background=False) for kind in kinds]
 
 
 def grid_steps(rows):

@@ -338,6 +338,7 @@ def choose_mixture(
     n_components: int | None = None,
     diagonal: bool = False,
     max_rows: int = MAX_ROWS,
+    min_prior_rows: float = PRIOR_ROWS[0],
     until: float = math.inf,
 ) -> tuple[Mixture, float]:
     """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best.
@@ -356,6 +357,8 @@ def choose_mixture(
         Whether covariances are diagonal.
     max_rows : int, default=5000
         Rows to fit, and to choose by, at most: chosen at random where there are more.
+    min_prior_rows : float, default=1e-4
+        How many rows, in units of the dimension, the prior of a covariance counts for at least.
     until : float, default=infinity
         When ``time.perf_counter()`` says so, nothing more is tried.
 
@@ -373,6 +376,7 @@ def choose_mixture(
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
     diagonal_shares = (1.0,) if diagonal else DIAGONAL_SHARES if few else DIAGONAL_SHARES[:-1]
     priors = PRIOR_ROWS if few else PRIOR_ROWS[:-N_PRIORS_FOR_FEW_ROWS]
+    priors = (min_prior_rows, *(prior for prior in priors if prior > min_prior_rows))
     if numbers == [1]:
         priors = PRIOR_ROWS[-1:]  # its own covariance is the common one
     tried: list[tuple[float, Mixture]] = []

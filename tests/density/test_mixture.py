@@ -62,6 +62,8 @@ def test_a_row_like_none_before_costs_no_more_than_the_background_says():
     log_share = -np.log(1 + 135)  # a tenth of the rows is held out
     background = log_share + stats.multivariate_t(X.mean(axis=0), np.cov(X.T), df=3).logpdf(far)
     assert MixtureDensity(1, random_state=0).fit(X).score(far) == pytest.approx(background, abs=1.0)
+    without = MixtureDensity(4, background=False, random_state=0).fit(X)
+    assert len(without.flow_.base.df) == 4
 
 
 def test_a_component_may_be_a_thousandth_as_wide_as_another():
@@ -73,4 +75,6 @@ def test_a_component_may_be_a_thousandth_as_wide_as_another():
         return np.logaddexp(wide, narrow) - np.log(2)
 
     train, test = (draw(n, np.random.RandomState(n)) for n in (400, 4000))
-    assert MixtureDensity(random_state=0).fit(train).score(test) > truth(test).mean() - 0.5
+    best = truth(test).mean()
+    assert MixtureDensity(random_state=0).fit(train).score(test) > best - 0.5
+    assert MixtureDensity(min_prior_rows=0.5, random_state=0).fit(train).score(test) < best - 1.5
