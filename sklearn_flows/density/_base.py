@@ -43,12 +43,15 @@ from ..utils._state import fitted_attributes_restored_on_error, learned_attribut
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
     BATCH_SIZE_OF_DRAWS,
+    EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
     MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
     N_PARTS,
+    NEAR_BEST_START,
     SHARE_OF_TIME_FOR_BASE,
+    SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     LearningRates,
     default_base_of_images,
@@ -64,7 +67,7 @@ from ._limited_time import best_flow_in_time
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
 from ._scouting import scout
 from ._starting_distribution import as_whitened, fit_base, whitening_map
-from ._teacher import InterruptedTeacherError, Teacher
+from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -400,7 +403,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return _Start(encoding, None, base, margins, *encoded, early_stopping)
 
     def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
-        """Start from a flow of a teacher, and with rows that it draws, among the table's."""
+        """Start from a flow of a teacher, and with rows that it draws, among the table's: from what soonest comes closest."""
         teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
         # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
         judged_by_draws = validation_rows is None and n_teachers > 1
@@ -431,11 +434,30 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         for_each(look_at, len(candidates), torch.get_num_threads())
         # Draws alone would prefer a start as blurred as some of the teacher's densities are; the rows left out alone are few.
-        best = np.nan_to_num(likelihood_of_draws + likelihood_of_unseen, nan=-np.inf).argmax()
-        encoding, flow, *start = candidates[best]
-        train, validation, units, units_val = self._encode_parts(encoding, lessons, judges)
-        flow = flow.requires_grad_(True).train()
-        return _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
+        promise = np.nan_to_num((likelihood_of_draws + likelihood_of_unseen) / 2, nan=-np.inf)
+        near_best = promise >= promise.max() - NEAR_BEST_START * self.n_features_in_
+        candidates = [candidates[i] for i in np.flatnonzero(near_best)]
+        seeds = [draw_seed(rng) for _ in candidates]
+        trials = [None] * len(candidates)
+
+        def try_flow(i):
+            encoding, flow, *start = candidates[i]
+            train, validation, units, units_val = self._encode_parts(encoding, lessons, judges)
+            flow = flow.requires_grad_(True).train().to(train.values.device)
+            try:
+                result = self._train_for_a_trial(flow, train, validation, seeds[i])
+            except DivergedError:
+                return
+            if result.stop_reason == "interrupted":
+                raise InterruptedTeacherError(teacher.best_flow_)
+            start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
+            trials[i] = result.best_score + units_val, start
+
+        for_each(try_flow, len(trials), torch.get_num_threads())
+        _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
+        if best is None:
+            raise diverged_for_every_start(self)
+        return best
 
     def _start_from_mean_of_mixtures(self, teacher, rows, weight, rng):
         encoding = TableEncoding.fit(rows, weight, "linear")
@@ -446,6 +468,27 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         whitening = whitening_map(values)
         flow = self._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
         return [(encoding, flow, "mixture", "linear")]
+
+    def _train_for_a_trial(self, flow, train, validation, seed):
+        batch_size = BATCH_SIZE_OF_DRAWS if self.batch_size == "auto" else self.batch_size
+        with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
+            return fit_flow(
+                flow,
+                train,
+                validation,
+                max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
+                max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
+                batch_size=batch_size,
+                learning_rate=self._peak_learning_rate(from_draws=True),
+                weight_decay=self.weight_decay,
+                early_stopping=True,
+                n_iter_no_change=self.n_iter_no_change,
+                tol=self.tol,
+                generator=torch_generator(seed),
+                n_compiled_threads=torch.get_num_threads(),
+                objective=self._build_objective(flow, torch_generator(seed)),
+                n_visits=self._n_visits,
+            )
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):
         """Split canonical rows and encode them; say, too, whether to stop early."""

@@ -38,7 +38,11 @@ VALIDATION_DRAWS = 2_000
 # How often an epoch visits each of the table's own rows beside these: less often where they are more.
 REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 5
 BATCH_SIZE_OF_DRAWS = 256
-EPOCHS_WITH_TEACHER = 10
+EPOCHS_OF_A_TRIAL = 2
+EPOCHS_WITH_TEACHER = 8
+# How far behind the best, in nats for each column, what it may start from is still tried.
+NEAR_BEST_START = 0.05
+SHARE_OF_TIME_FOR_TRIALS = 0.05
 # Share of the time, where that is limited, after which what training starts from must be there.
 SHARE_OF_TIME_FOR_BASE = 0.5
 # Of images: up to which size a mixture, with a matrix for each of its components, is what flows start from, and how often an

@@ -121,3 +121,31 @@ def test_an_ensemble_is_interrupted_with_the_flow_that_is_being_fitted(density, 
     interrupt_at(2)
     with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
         BaggingDensity(density, n_estimators=3).fit(moons)
+
+
+def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monkeypatch):
+    density = make_density(max_iter=6, batch_size=20, n_teachers=1)
+    trial = type(density)._train_for_a_trial
+
+    def interrupted(self, *arguments):
+        result = trial(self, *arguments)
+        result.stop_reason = "interrupted"
+        return result
+
+    monkeypatch.setattr(type(density), "_train_for_a_trial", interrupted)
+    with pytest.warns(UserWarning, match="before its last stage"):
+        density.fit(moons)
+    assert density.stop_reason_ == "interrupted"
+    assert np.isfinite(density.score(moons))
+
+
+def test_when_every_trial_diverges_the_error_says_what_to_do(make_density, moons, monkeypatch):
+    density = make_density(max_iter=2, batch_size=20, n_teachers=1)
+
+    def diverges(self, *arguments):
+        raise _loop.DivergedError
+
+    monkeypatch.setattr(type(density), "_train_for_a_trial", diverges)
+    with pytest.raises(ValueError, match="diverged for every start"):
+        density.fit(moons)
+    assert not hasattr(density, "flow_")
