@@ -12,8 +12,9 @@ from ._teacher import STARTS, starts_of
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000
-# Rows that the scouts see: a tenth, but at least and at most so many, and half of the rows at most.
-MIN_SEEN = 1_000
+# Rows that the scouts see: a tenth, but at least and at most so many, and half of the rows at most. With a fifth of 5,000 they
+# would often choose wrong.
+MIN_SEEN = 5_000
 MAX_SEEN = 100_000
 # Share of the time that they have together, where time is limited.
 SHARE_OF_TIME = 0.2
