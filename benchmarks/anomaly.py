@@ -26,7 +26,7 @@ and, if ``--methods`` names them, what else the detector can do:
 
 - typicality, latent, waic: ``FlowOutlierDetector(score_type=...)``.
 - support: ``FlowOutlierDetector(support_fraction=0.9)``.
-- mixture, mixture-support: the same two with a single flexible density for each part, ``MixtureDensity()``, of 1,000 rows.
+- mixture, mixture-support: the same two with one density for each part, the first of the default kinds, of 1,000 rows.
 
 ``lof``, ``ocsvm``, ``envelope`` and ``knn`` see standardised columns. Results are kept in ``FILE`` and not computed again; with
 ``--max-time`` no further cell is begun after so many seconds. ``--speed`` times flow and iforest on 50,000 rows of 10 columns
@@ -118,7 +118,7 @@ def ecod(X, queries, seed):
 
 
 METHODS = {method.__name__: method for method in (flow, iforest, lof, ocsvm, envelope, knn, ecod)}
-mixture = partial(flow, estimator=MixtureDensity(), max_samples=1_000)
+mixture = partial(flow, estimator=MixtureDensity(min_prior_rows=0.5, background=False), max_samples=1_000)
 OPTIONS = {
     "typicality": partial(flow, score_type="typicality"),
     "latent": partial(flow, score_type="latent"),
