@@ -46,8 +46,10 @@ from ._defaults import (
     EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
+    MAX_ROWS_FOR_WHOLE_FITS,
     MIN_ROWS_FOR_CUDA,
     MIN_ROWS_FOR_EARLY_STOPPING,
+    MIN_ROWS_FOR_WHOLE_FITS,
     N_PARTS,
     NEAR_BEST_START,
     SHARE_OF_TIME_FOR_BASE,
@@ -63,11 +65,11 @@ from ._defaults import (
     default_n_teachers,
 )
 from ._images import check_image_settings, dequantised
-from ._limited_time import best_flow_in_time
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
-from ._scouting import scout
+from ._scouting import scout, starts_of_many_rows
 from ._starting_distribution import as_whitened, fit_base, whitening_map
-from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start
+from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start, starts_of
+from ._whole_fits import best_whole_fit
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -244,11 +246,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             start = self._learn_from_images(rows, weight, validation_rows, rng)
         else:
             n_teachers = default_n_teachers(*rows.shape) if self.n_teachers == "auto" else self.n_teachers
-            if n_teachers and self.n_teachers == "auto" and self.max_time is not None:
-                end = begin + self.max_time
-                best = best_flow_in_time(self, rows, weight, validation_rows, n_teachers, end, rng)
-                if best is not None:
-                    return self._become(best, X_given, y, sample_weight)
+            best = self._whole_fit_from_several_starts(rows, weight, validation_rows, n_teachers, begin, rng)
+            if best is not None:
+                return self._become(best, X_given, y, sample_weight)
             if n_teachers:
                 try:
                     with one_blas_thread():
@@ -382,6 +382,21 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             )
         flow.load_state_dict(self.flow_.state_dict())
         return _Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
+
+    def _whole_fit_from_several_starts(self, rows, weight, validation_rows, n_teachers, begin, rng):
+        """Give the best of whole fits where these are what to do, else None."""
+        if n_teachers:
+            if self.n_teachers != "auto" or self.max_time is None:
+                return None
+            end = begin + self.max_time
+            return best_whole_fit(self, starts_of(self), rows, weight, validation_rows, rng, n_teachers, end)
+        starts = starts_of_many_rows(self)
+        validates = self.early_stopping or validation_rows is not None
+        if len(starts) < 2 or self.max_time is not None or not validates:
+            return None
+        if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
+            return None
+        return best_whole_fit(self, starts, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""
@@ -535,6 +550,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 UserWarning,
                 stacklevel=5,
             )
+        elif flow.stop_reason_ == "max_iter" and self.validation_scores_ is not None:
+            scores = self.validation_scores_
+            self._warn_if_still_rising(scores, max(scores) >= self.best_validation_score_)
         return self
 
     def _warn_about_the_end(self, result):
@@ -544,17 +562,21 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 UserWarning,
                 stacklevel=5,
             )
-        elif result.stop_reason == "max_iter" and self.max_iter != "auto":
-            curve = result.validation_scores or [-loss for loss in result.loss_curve]
-            # Still rising: the last tenth of the epochs (or the patience, where that is shorter) beats all that was before.
-            window = int(min(self.n_iter_no_change, max(1, len(curve) // 10)))
-            if len(curve) == 1 or (result.best_epoch > 0 and max(curve[-window:]) > max(curve[:-window]) + self.tol * window):
-                warnings.warn(
-                    f"{type(self).__name__} reached max_iter={self.max_iter} while its likelihood was still rising. Raise"
-                    " max_iter, or leave it at 'auto'.",
-                    ConvergenceWarning,
-                    stacklevel=5,
-                )
+        elif result.stop_reason == "max_iter":
+            self._warn_if_still_rising(result.validation_scores or [-loss for loss in result.loss_curve], result.best_epoch > 0)
+
+    def _warn_if_still_rising(self, curve, has_improved):
+        if self.max_iter == "auto":
+            return
+        # Still rising: the last tenth of the epochs (or the patience, where that is shorter) beats all that was before.
+        window = int(min(self.n_iter_no_change, max(1, len(curve) // 10)))
+        if len(curve) == 1 or (has_improved and max(curve[-window:]) > max(curve[:-window]) + self.tol * window):
+            warnings.warn(
+                f"{type(self).__name__} reached max_iter={self.max_iter} while its likelihood was still rising. Raise"
+                " max_iter, or leave it at 'auto'.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
 
 
 def _encode_rows(encoding, rows, weight, indices, device):

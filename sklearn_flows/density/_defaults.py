@@ -28,6 +28,9 @@ MAX_ROWS_FOR_TEACHERS = 3_000
 MAX_ROWS_FOR_SEVERAL_TEACHERS = 1_000
 ROWS_SEEN_OF_FEW_COLUMNS = 2_000
 FEW_COLUMNS = 3
+# So many rows are few enough for whole fits from several starts, of which the best is kept, where there is no teacher. Scouts
+# would see too few of them.
+MIN_ROWS_FOR_WHOLE_FITS, MAX_ROWS_FOR_WHOLE_FITS = 1_001, 8_000
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.

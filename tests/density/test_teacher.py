@@ -11,11 +11,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.cross_fitting import draw_from_mixture
-from sklearn_flows.density import _base, _limited_time, _scouting
+from sklearn_flows.density import _base, _scouting, _whole_fits
 from sklearn_flows.density._defaults import default_n_teachers
-from sklearn_flows.density._limited_time import best_flow_in_time
 from sklearn_flows.density._scouting import scout
-from sklearn_flows.density._teacher import STARTS, Teacher
+from sklearn_flows.density._teacher import STARTS, Teacher, starts_of
+from sklearn_flows.density._whole_fits import best_whole_fit
 from sklearn_flows.training import DivergedError, canonical_rows
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
@@ -241,6 +241,43 @@ def test_a_short_fit_warns_once(moons):
     assert len([warning for warning in caught if warning.category is ConvergenceWarning]) == 1
 
 
+# --- whole fits ---
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The flows of this module that were fitted, the outermost last."""
+    fit, fitted = NeuralSplineFlowDensity.fit, []
+
+    def fit_and_tell(self, *arguments, **keywords):
+        fit(self, *arguments, **keywords)
+        fitted.append(self)
+        return self
+
+    monkeypatch.setattr(NeuralSplineFlowDensity, "fit", fit_and_tell)
+    return fitted
+
+
+def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    flow = NeuralSplineFlowDensity(n_teachers=0, max_iter=1, random_state=0, **SMALL)
+    with pytest.warns(ConvergenceWarning) as caught:
+        flow.fit(moons)
+    assert sum(warning.category is ConvergenceWarning for warning in caught) == 1
+    *tried, kept = fits
+    assert [(fit.base, fit.margins) for fit in tried] == [*STARTS, ("student", "smooth")]
+    best = max(tried, key=lambda fit: fit.best_validation_score_)
+    assert (kept.base_, kept.margins_, kept.best_validation_score_) == (best.base, best.margins, best.best_validation_score_)
+    np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
+
+
+@pytest.mark.parametrize("settings", [{"max_time": 100.0}, {"early_stopping": False}, {"base": "student", "margins": "bent"}])
+def test_there_is_one_whole_fit_where_more_would_not_do(moons, monkeypatch, fits, settings):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    NeuralSplineFlowDensity(n_teachers=0, max_iter=1, random_state=0, **SMALL, **settings).fit(moons)
+    assert len(fits) == 1
+
+
 # --- scouts ---
 
 
@@ -306,7 +343,7 @@ def test_the_time_is_shared_with_teachers(clock, moons):
 
 
 def test_where_time_is_short_the_best_of_several_starts_takes_the_place_of_a_teacher(moons, monkeypatch):
-    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", np.inf)
+    monkeypatch.setattr(_whole_fits, "FITS_PER_TEACHER", np.inf)
     settings = {"max_time": 1e4, "max_iter": 3, "random_state": 0, **SMALL}
     density = NeuralSplineFlowDensity(**settings).fit(moons)
     assert density.n_teachers_ == 0
@@ -319,7 +356,7 @@ def test_where_time_is_short_the_best_of_several_starts_takes_the_place_of_a_tea
 
 
 def test_where_a_single_flow_is_fitted_soon_enough_there_is_a_teacher(moons, monkeypatch):
-    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", 0)
+    monkeypatch.setattr(_whole_fits, "FITS_PER_TEACHER", 0)
     assert NeuralSplineFlowDensity(max_time=5.0, max_iter=1, random_state=0, **SMALL).fit(moons).n_teachers_ == 10
 
 
@@ -340,13 +377,14 @@ def test_a_start_that_diverges_is_left_out(moons, monkeypatch):
     monkeypatch.setattr(NeuralSplineFlowDensity, "fit", diverges)
     density = NeuralSplineFlowDensity(max_time=1e4, max_iter=1, random_state=0, **SMALL)
     assert density.fit(moons).base_ == "mixture"
+    density.set_params(base="student")
     with pytest.raises(DivergedError, match="diverged for every start"):
-        best_flow_in_time(density.set_params(base="student"), moons, np.ones(150), None, 6, np.inf, np.random.RandomState(0))
+        best_whole_fit(density, starts_of(density), moons, np.ones(150), None, np.random.RandomState(0))
 
 
 @pytest.mark.parametrize("interrupted", ["before training", "in training"])
 def test_where_a_later_start_is_interrupted_the_best_flow_is_kept(moons, monkeypatch, interrupted):
-    monkeypatch.setattr(_limited_time, "FITS_PER_TEACHER", np.inf)
+    monkeypatch.setattr(_whole_fits, "FITS_PER_TEACHER", np.inf)
     fit = NeuralSplineFlowDensity.fit
 
     def interrupt(self, *given, **more):
