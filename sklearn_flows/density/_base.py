@@ -66,10 +66,10 @@ from ._defaults import (
 )
 from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
-from ._scouting import scout, starts_of_many_rows
+from ._scouting import scout
 from ._starting_distribution import as_whitened, fit_base, whitening_map
 from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start, starts_of
-from ._whole_fits import best_whole_fit
+from ._whole_fits import best_flow_in_time, best_of_whole_fits
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -388,15 +388,14 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if n_teachers:
             if self.n_teachers != "auto" or self.max_time is None:
                 return None
-            end = begin + self.max_time
-            return best_whole_fit(self, starts_of(self), rows, weight, validation_rows, rng, n_teachers, end)
-        starts = starts_of_many_rows(self)
+            return best_flow_in_time(self, rows, weight, validation_rows, n_teachers, begin + self.max_time, rng)
+        starts = starts_of(self)
         validates = self.early_stopping or validation_rows is not None
         if len(starts) < 2 or self.max_time is not None or not validates:
             return None
         if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
             return None
-        return best_whole_fit(self, starts, rows, weight, validation_rows, rng)
+        return best_of_whole_fits(self, starts, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""

@@ -22,26 +22,6 @@ SHARE_OF_TIME = 0.2
 MAX_JUDGES = 5_000
 
 
-def starts_of_many_rows(flow):
-    """The starts to try where the rows are many, as far as a flow leaves them open.
-
-    Parameters
-    ----------
-    flow : BaseFlowDensity
-        An unfitted flow.
-
-    Returns
-    -------
-    list of (str, str)
-        Pairs of base and margins; none where the flow leaves open what is never tried.
-    """
-    return [
-        (base, margins)
-        for base, margins in (*STARTS, ("student", "smooth"))
-        if flow.base in ("auto", base) and flow.margins in ("auto", margins)
-    ]
-
-
 def scout(flow, rows, weight, rng):
     """Fit flows from different starts to a part of the rows, and find out which one the others like best.
 
@@ -59,7 +39,11 @@ def scout(flow, rows, weight, rng):
     base, margins : str
         The best start.
     """
-    starts = starts_of_many_rows(flow)
+    starts = [
+        (base, margins)
+        for base, margins in (*STARTS, ("student", "smooth"))
+        if flow.base in ("auto", base) and flow.margins in ("auto", margins)
+    ]
     if len(starts) < 2 or len(rows) <= MIN_ROWS:
         return starts_of(flow)[0]
     # As large as the flow that is fitted to all rows afterwards.

@@ -1,27 +1,47 @@
 """Whole fits from several starts, of which the best is kept: where each takes little time, or a teacher would take too much."""
 
-import math
 import time
 import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
+from ..cross_fitting import in_threads
 from ..encoding import discrete_columns_warned_about
 from ..training import DivergedError
 from ..utils._random import draw_seed
-from ._teacher import diverged_for_every_start
+from ._teacher import diverged_for_every_start, starts_of
 
 # A fit with a teacher takes about so many times as long as one without, for each part that the teacher leaves out.
 FITS_PER_TEACHER = 5
 
 
-def best_whole_fit(flow, starts, rows, weight, validation_rows, rng, n_teachers=0, end=math.inf):
-    """Fit flows to the rows themselves, from one start after the other, unless the first one is so fast that a teacher pays.
+class _Candidates:
+    """Flows that differ in their starts only, validated on the same rows."""
+
+    def __init__(self, flow, rows, weight, validation_rows, rng):
+        self.flow, self.rows = flow, rows
+        self.parameters = flow.get_params(deep=False) | {"n_teachers": 0, "warm_start": False, "random_state": draw_seed(rng)}
+        self.fit_arguments = {"sample_weight": weight}
+        if validation_rows is not None:
+            self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
+
+    def fit(self, start, max_time):
+        """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
+        base, margins = start
+        candidate = type(self.flow)(**self.parameters | {"base": base, "margins": margins, "max_time": max_time})
+        try:
+            return candidate.fit(self.rows, **self.fit_arguments)
+        except DivergedError:
+            return None
+
+
+def best_of_whole_fits(flow, starts, rows, weight, validation_rows, rng):
+    """Fit flows from all starts, several at the same time.
 
     Parameters
     ----------
     flow : BaseFlowDensity
-        An unfitted flow.
+        An unfitted flow that validates.
     starts : list of (str, str)
         Pairs of base and margins.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
@@ -29,11 +49,60 @@ def best_whole_fit(flow, starts, rows, weight, validation_rows, rng, n_teachers=
     validation_rows : tuple of ndarray or None
         Rows to validate on, and their weights.
     rng : numpy.random.RandomState
-        Source of a seed, the same for all flows: they are validated on the same rows.
-    n_teachers : int, default=0
-        How many parts a teacher would leave out; 0 if there shall be none.
-    end : float, default=infinity
+        Source of a seed, the same for all flows.
+
+    Returns
+    -------
+    BaseFlowDensity
+        The fitted flow that the validation rows like best, or the best so far where the user interrupts.
+
+    Raises
+    ------
+    DivergedError
+        If training diverges from every start.
+    """
+    candidates = _Candidates(flow, rows, weight, validation_rows, rng)
+    fitted = [None] * len(starts)
+
+    def fit(i):
+        fitted[i] = candidates.fit(starts[i], None)
+        if fitted[i] is not None and fitted[i].stop_reason_ == "interrupted":  # the others shall not begin
+            raise KeyboardInterrupt
+
+    is_interrupted = False
+    with warnings.catch_warnings(), discrete_columns_warned_about():
+        _leave_the_last_word_to_the_flow()
+        try:
+            in_threads(fit, len(starts), None)
+        except KeyboardInterrupt:
+            is_interrupted = True
+            if not any(fitted):
+                raise
+    best = max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
+    if best is None:
+        raise diverged_for_every_start(flow)
+    if is_interrupted:
+        best.stop_reason_ = "interrupted"
+    return best
+
+
+def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng):
+    """Fit flows to the rows themselves, from one start after the other, unless the first one is so fast that a teacher pays.
+
+    Parameters
+    ----------
+    flow : BaseFlowDensity
+        An unfitted flow with limited time.
+    rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
+        Canonical rows and their weights.
+    validation_rows : tuple of ndarray or None
+        Rows to validate on, and their weights.
+    n_teachers : int
+        How many parts the teacher would leave out.
+    end : float
         What ``time.perf_counter()`` says when the time is over.
+    rng : numpy.random.RandomState
+        Source of a seed, the same for all flows.
 
     Returns
     -------
@@ -45,31 +114,26 @@ def best_whole_fit(flow, starts, rows, weight, validation_rows, rng, n_teachers=
     DivergedError
         If training diverges from every start.
     """
-    parameters = flow.get_params(deep=False) | {"n_teachers": 0, "warm_start": False, "random_state": draw_seed(rng)}
-    validation = {} if validation_rows is None else dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
+    candidates = _Candidates(flow, rows, weight, validation_rows, rng)
     best, longest = None, 0.0
-    for i, (base, margins) in enumerate(starts):
+    for i, start in enumerate(starts_of(flow)):
         begin = time.perf_counter()
         left = end - begin
         if i > 0 and left < longest:
             break
-        max_time = max(left, 1e-3) if left < math.inf else None
-        candidate = type(flow)(**parameters | {"base": base, "margins": margins, "max_time": max_time})
         try:
             with warnings.catch_warnings(), discrete_columns_warned_about():
-                # What there is to say is said by the flow that takes over what one of them has learned.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                warnings.filterwarnings("ignore", message="Training interrupted by the user")
-                candidate.fit(rows, sample_weight=weight, **validation)
-        except DivergedError:
-            continue
+                _leave_the_last_word_to_the_flow()
+                candidate = candidates.fit(start, max(left, 1e-3))
         except KeyboardInterrupt:  # before the training of this one, which keeps what it has learned
             if best is None:
                 raise
             best.stop_reason_ = "interrupted"
             break
+        if candidate is None:
+            continue
         longest = max(longest, time.perf_counter() - begin)
-        if i == 0 and n_teachers and FITS_PER_TEACHER * n_teachers * longest <= left:
+        if i == 0 and FITS_PER_TEACHER * n_teachers * longest <= left:
             return None
         if best is None or candidate.best_validation_score_ > best.best_validation_score_:
             best = candidate
@@ -81,3 +145,9 @@ def best_whole_fit(flow, starts, rows, weight, validation_rows, rng, n_teachers=
     if best is None:
         raise diverged_for_every_start(flow)
     return best
+
+
+def _leave_the_last_word_to_the_flow():
+    # What there is to say is said by the flow that takes over what one of them has learned.
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    warnings.filterwarnings("ignore", message="Training interrupted by the user")
