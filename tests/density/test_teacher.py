@@ -278,13 +278,13 @@ def test_there_is_one_whole_fit_where_more_would_not_do(moons, monkeypatch, fits
     assert len(fits) == 1
 
 
-@pytest.mark.parametrize("interrupted", ["before training", "in training"])
-def test_an_interrupted_whole_fit_leaves_the_best_so_far(moons, monkeypatch, interrupted):
-    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+@pytest.fixture(params=["before training", "in training"])
+def interrupt_at_mixtures(request, monkeypatch):
+    """Interrupt the fit of every flow that starts from a mixture."""
     fit = NeuralSplineFlowDensity.fit
 
     def interrupt(self, *given, **more):
-        if self.base == "mixture" and interrupted == "before training":
+        if self.base == "mixture" and request.param == "before training":
             raise KeyboardInterrupt
         fit(self, *given, **more)
         if self.base == "mixture":
@@ -292,6 +292,11 @@ def test_an_interrupted_whole_fit_leaves_the_best_so_far(moons, monkeypatch, int
         return self
 
     monkeypatch.setattr(NeuralSplineFlowDensity, "fit", interrupt)
+
+
+@pytest.mark.usefixtures("interrupt_at_mixtures")
+def test_an_interrupted_whole_fit_leaves_the_best_so_far(moons, monkeypatch):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     density = NeuralSplineFlowDensity(n_teachers=0, max_iter=1, random_state=0, **SMALL)
     with pytest.warns(UserWarning, match="interrupted by the user"):
         density.fit(moons)
@@ -411,20 +416,9 @@ def test_a_start_that_diverges_is_left_out(moons, monkeypatch):
         best_flow_in_time(density, moons, np.ones(150), None, 6, np.inf, np.random.RandomState(0))
 
 
-@pytest.mark.parametrize("interrupted", ["before training", "in training"])
-def test_where_a_later_start_is_interrupted_the_best_flow_is_kept(moons, monkeypatch, interrupted):
+@pytest.mark.usefixtures("interrupt_at_mixtures")
+def test_where_a_later_start_is_interrupted_the_best_flow_is_kept(moons, monkeypatch):
     monkeypatch.setattr(_whole_fits, "FITS_PER_TEACHER", np.inf)
-    fit = NeuralSplineFlowDensity.fit
-
-    def interrupt(self, *given, **more):
-        if self.base == "mixture" and interrupted == "before training":
-            raise KeyboardInterrupt
-        fit(self, *given, **more)
-        if self.base == "mixture":
-            self.stop_reason_, self.best_validation_score_ = "interrupted", -np.inf
-        return self
-
-    monkeypatch.setattr(NeuralSplineFlowDensity, "fit", interrupt)
     density = NeuralSplineFlowDensity(max_time=1e4, max_iter=1, random_state=0, **SMALL)
     with pytest.warns(UserWarning, match="interrupted by the user"):
         density.fit(moons)
