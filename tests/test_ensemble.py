@@ -168,8 +168,8 @@ def test_weights_are_the_likeliest():
     assert shares.sum() == pytest.approx(1)
 
     def likelihood(shares):
-        # Each density counts for one row beforehand.
-        return weight / weight.mean() @ logsumexp(log_densities + np.log(shares)[:, None], axis=0) + np.log(shares).sum()
+        # Each density counts for a tenth of a row beforehand.
+        return weight / weight.mean() @ logsumexp(log_densities + np.log(shares)[:, None], axis=0) + 0.1 * np.log(shares).sum()
 
     for direction in np.eye(3):
         moved = shares + 1e-3 * (direction - 1 / 3)

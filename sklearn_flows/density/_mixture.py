@@ -41,8 +41,8 @@ class MixtureDensity(BaseLatentDensity):
         What is done with each column first: standardised; bent too, by an inverse hyperbolic sine, if its tails are clearly
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. With "smooth", one component and
         covariance type "diag" the density is, but for the background, a product of densities of single columns.
-    min_prior_rows : float, default=1e-4
-        How many rows the weakest prior that is tried counts for, for each column. With few a component may be a thousandth as
+    min_prior_rows : float, default=1e-8
+        How many rows the weakest prior that is tried counts for, for each column. With few a component may be a ten-thousandth as
         wide as others in some direction, as spikes and columns that nearly depend on each other need. Where such components
         would follow what isn't to be learned, as in outlier detection, take 0.5.
     background : bool, default=True
@@ -112,7 +112,7 @@ class MixtureDensity(BaseLatentDensity):
         *,
         covariance_type="full",
         margins="linear",
-        min_prior_rows=1e-4,
+        min_prior_rows=1e-8,
         background=True,
         validation_fraction=0.1,
         random_state=None,

@@ -16,10 +16,10 @@ from ..distributions import spherical_log_density
 Floats = npt.NDArray[np.float64]
 
 # What is tried: numbers of components, doubled until two in a row bring nothing; rows that the prior of a component's
-# covariance counts for, in units of the dimension (infinity: all share one covariance), from weak, so that a component may be a
+# covariance counts for, in units of the dimension (infinity: all share one covariance), from weak, so that a component may be ten
 # thousand times narrower than others in some direction, to strong; how far that covariance is drawn to its diagonal.
 MAX_COMPONENTS = 64
-PRIOR_ROWS = (1e-4, 0.01, 0.5, 5.0, math.inf)
+PRIOR_ROWS = (1e-8, 0.01, 0.5, 5.0, math.inf)
 DIAGONAL_SHARES = (3e-5, 0.003, 0.03, 0.2)
 # Where rows are few, a component for each is tried too, all of one shape: a kernel density estimate, of these bandwidths.
 BANDWIDTHS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7)
@@ -27,8 +27,8 @@ BANDWIDTHS = (0.1, 0.15, 0.22, 0.33, 0.5, 0.7)
 DEGREES_OF_FREEDOM = (20.0, 8.0, 4.0, 2.0, 1.0)
 # A component needs this many rows, or the number isn't tried.
 ROWS_PER_COMPONENT = 5
-# Added to all variances, in units of those of the columns.
-MIN_VARIANCE = 1e-6
+# Added to all variances, in units of those of the columns: more than differences of sums over rows are uncertain by rounding.
+MIN_VARIANCE = 1e-11
 MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
@@ -295,16 +295,18 @@ def _covariances(rows: _Rows, weighted: Floats, n: Floats, means: Floats, prior_
     sums, products, mass = weighted @ rows.Z, rows.second_moments(weighted), weighted.sum(axis=1)
     if rows.squares is not None:
         scatter = products - 2 * sums * means + mass[:, None] * np.square(means)
-        prior = scatter.sum(axis=0) / n.sum() + MIN_VARIANCE
+        prior = scatter.sum(axis=0) / n.sum()
+        least = np.full(rows.Z.shape[1], MIN_VARIANCE)
     else:
         crossed = sums[:, :, None] * means[:, None, :]
         scatter = products - crossed - crossed.transpose(0, 2, 1)
         scatter += mass[:, None, None] * means[:, :, None] * means[:, None, :]
         within = scatter.sum(axis=0) / n.sum()
-        prior = (1 - diagonal_share) * within + np.diag(diagonal_share * np.diag(within) + MIN_VARIANCE)
+        prior = (1 - diagonal_share) * within + np.diag(diagonal_share * np.diag(within))
+        least = MIN_VARIANCE * np.eye(len(within))
     if math.isinf(prior_rows):
-        return np.repeat(prior[None], len(n), axis=0)
-    result: Floats = (scatter + prior_rows * prior) / (n + prior_rows).reshape(-1, *[1] * prior.ndim)
+        return np.repeat(prior[None] + least, len(n), axis=0)
+    result: Floats = (scatter + prior_rows * prior) / (n + prior_rows).reshape(-1, *[1] * prior.ndim) + least
     return result
 
 
@@ -357,7 +359,7 @@ def choose_mixture(
         Whether covariances are diagonal.
     max_rows : int, default=5000
         Rows to fit, and to choose by, at most: chosen at random where there are more.
-    min_prior_rows : float, default=1e-4
+    min_prior_rows : float, default=1e-8
         How many rows, in units of the dimension, the prior of a covariance counts for at least.
     until : float, default=infinity
         When ``time.perf_counter()`` says so, nothing more is tried.
