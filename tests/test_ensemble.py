@@ -140,7 +140,7 @@ def stack(X):
 def test_a_stack_is_the_weighted_mixture_of_what_it_holds(stack, X):
     assert stack.weights_.sum() == pytest.approx(1)
     assert [type(mean) for mean in stack.estimators_] == [BaggingDensity] * 3
-    assert [len(mean.estimators_) for mean in stack.estimators_] == [4] * 3
+    assert [len(mean.estimators_) for mean in stack.estimators_] == [8] * 3  # 4 parts, twice
     assert stack.named_estimators_.kernels is stack.estimators_[2]
     each = np.array([mean.score_samples(X) for mean in stack.estimators_])
     np.testing.assert_allclose(stack.score_samples(X), logsumexp(each + np.log(stack.weights_)[:, None], axis=0), rtol=1e-12)
@@ -159,6 +159,25 @@ def test_a_density_is_judged_by_rows_that_it_has_not_seen(X):
     assert narrow.fit(X).score_samples(X).mean() > stack.named_estimators_.mixture.score(X) + 5
     assert stack.weights_[0] < 0.02
     assert stack.out_of_part_scores_[0] < stack.out_of_part_scores_[1] - 100
+
+
+def test_rows_are_judged_by_the_mean_of_the_fits_without_them(X):
+    stack = StackingDensity([("kernels", KernelDensity(bandwidth=0.2))], n_parts=4, n_repeats=3, random_state=0).fit(X)
+    members = stack.estimators_[0].estimators_
+    assert len(members) == 12
+    unseen = [~np.isin(X[:, 0], np.asarray(member.tree_.data)[:, 0]) for member in members]
+    np.testing.assert_array_equal(np.sum(unseen, axis=0), 3)
+    assert len({tuple(mine) for mine in unseen}) == 12
+    log_densities = np.array([np.where(mine, m.score_samples(X), -np.inf) for mine, m in zip(unseen, members, strict=True)])
+    expected = logsumexp(log_densities, axis=0) - np.log(3)
+    assert stack.out_of_part_scores_ == pytest.approx([expected.mean()])
+
+
+def test_many_rows_are_divided_once():
+    rows = np.random.RandomState(0).randn(1_001, 1)
+    kernels = [("kernels", KernelDensity())]
+    n_fits = [len(StackingDensity(kernels, n_parts=2).fit(rows[:n]).estimators_[0].estimators_) for n in (1_000, 1_001)]
+    assert n_fits == [4, 2]
 
 
 def test_weights_are_the_likeliest():

@@ -42,8 +42,8 @@ class MixtureDensity(BaseLatentDensity):
         heavier than a Gaussian's; or turned into a normal one by a kernel density estimate. With "smooth", one component and
         covariance type "diag" the density is, but for the background, a product of densities of single columns.
     min_prior_rows : float, default=1e-8
-        How many rows the weakest prior that is tried counts for, for each column. With few a component may be a ten-thousandth as
-        wide as others in some direction, as spikes and columns that nearly depend on each other need. Where such components
+        How many rows the weakest prior that is tried counts for, for each column. With few a component may be a ten-thousandth
+        as wide as others in some direction, as spikes and columns that nearly depend on each other need. Where such components
         would follow what isn't to be learned, as in outlier detection, take 0.5.
     background : bool, default=True
         Whether there is one more component for rows that are like none before: a Student t distribution of 3 degrees of freedom

@@ -16,8 +16,8 @@ from ..distributions import spherical_log_density
 Floats = npt.NDArray[np.float64]
 
 # What is tried: numbers of components, doubled until two in a row bring nothing; rows that the prior of a component's
-# covariance counts for, in units of the dimension (infinity: all share one covariance), from weak, so that a component may be ten
-# thousand times narrower than others in some direction, to strong; how far that covariance is drawn to its diagonal.
+# covariance counts for, in units of the dimension (infinity: all share one covariance), from weak, so that a component may be
+# ten thousand times narrower than others in some direction, to strong; how far that covariance is drawn to its diagonal.
 MAX_COMPONENTS = 64
 PRIOR_ROWS = (1e-8, 0.01, 0.5, 5.0, math.inf)
 DIAGONAL_SHARES = (3e-5, 0.003, 0.03, 0.2)
