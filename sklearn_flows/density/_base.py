@@ -458,13 +458,16 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             encoding, flow, *start = candidates[i]
             train, validation, units, units_val = self._encode_parts(encoding, lessons, judges)
             flow = flow.requires_grad_(True).train().to(train.values.device)
+            start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
+            if len(candidates) == 1:  # nothing to choose
+                trials[i] = 0.0, start
+                return
             try:
                 result = self._train_for_a_trial(flow, train, validation, seeds[i])
             except DivergedError:
                 return
             if result.stop_reason == "interrupted":
                 raise InterruptedTeacherError(teacher.best_flow_)
-            start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
             trials[i] = result.best_score + units_val, start
 
         for_each(try_flow, len(trials), torch.get_num_threads())
