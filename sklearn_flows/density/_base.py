@@ -436,10 +436,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         judges = (*validation_rows, np.arange(len(validation_rows[0])))
         candidates = [(flow.encoding_, copy.deepcopy(flow.flow_).float(), flow.base, flow.margins) for flow in teacher.flows_]
         likelihood_of_unseen = list(teacher.likelihoods_of_flows_)
-        if n_teachers > 1 and self.base in ("auto", "mixture") and self.margins in ("auto", "linear"):
-            from_mixtures = self._start_from_mean_of_mixtures(teacher, rows, weight, rng)
-            candidates += from_mixtures
-            likelihood_of_unseen += [teacher.likelihood_of_mixtures_] * len(from_mixtures)
+        if n_teachers > 1 and self.base in ("auto", "mixture"):
+            for margins, likelihood in teacher.likelihoods_of_mixtures_.items():
+                from_mixtures = self._start_from_mean_of_mixtures(teacher, rows, weight, margins, rng)
+                candidates += from_mixtures
+                likelihood_of_unseen += [likelihood] * len(from_mixtures)
         likelihood_of_draws = np.empty(len(candidates))
 
         def look_at(i):
@@ -476,15 +477,15 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             raise diverged_for_every_start(self)
         return best
 
-    def _start_from_mean_of_mixtures(self, teacher, rows, weight, rng):
-        encoding = TableEncoding.fit(rows, weight, "linear")
-        base = teacher.mean_of_mixtures(encoding)
+    def _start_from_mean_of_mixtures(self, teacher, rows, weight, margins, rng):
+        encoding = TableEncoding.fit(rows, weight, margins)
+        base = teacher.mean_of_mixtures(encoding, margins)
         if base is None:
             return []
         values, _ = _encode_rows(encoding, rows, weight, np.arange(len(rows)), torch.device("cpu"))
         whitening = whitening_map(values)
         flow = self._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
-        return [(encoding, flow, "mixture", "linear")]
+        return [(encoding, flow, "mixture", margins)]
 
     def _train_for_a_trial(self, flow, train, validation, seed):
         batch_size = BATCH_SIZE_OF_DRAWS if self.batch_size == "auto" else self.batch_size

@@ -164,7 +164,9 @@ class Teacher:
         shares = mixture_weights(log_densities, weight_of_judges)
         likelihoods = log_densities @ weight_of_judges / len(weight_of_judges)
         self.likelihoods_of_flows_ = likelihoods[: len(flows)]
-        self.likelihood_of_mixtures_ = likelihoods[-len(self._mixtures)]
+        self.likelihoods_of_mixtures_ = dict(
+            zip((mixture.margins for mixture in self._mixtures), likelihoods[-len(self._mixtures) :], strict=True)
+        )
         self.members_ = [fit for fits in kinds for fit in fits]
         self.shares_ = np.concatenate(
             [np.full(len(fits), share / len(fits)) for fits, share in zip(kinds, shares, strict=True)]
@@ -175,7 +177,7 @@ class Teacher:
         self.best_flow_ = flows[best][0]
         # Where rows have no density, nothing is impossible.
         self.lowest_ = median - FARTHEST * (median - lowest) if np.isfinite(lowest) else -np.inf
-        self.mixtures_ = kinds[-len(self._mixtures)]
+        self.mixtures_ = [fit for fits in kinds[-len(self._mixtures) :] for fit in fits]
         # Heavy tails reach far, and rows out there would be all that a flow learns from.
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
         self.is_constant_, self.constants_ = np.array([is_constant(x) for x in rows.T]), rows[0]
@@ -184,13 +186,16 @@ class Teacher:
             self.low_, self.high_ = low - span, high + span
         return self
 
-    def mean_of_mixtures(self, encoding):
-        """Give the mean of mixtures over standardised columns, which is one too.
+    def mean_of_mixtures(self, encoding, margins):
+        """Give the mean of mixtures over columns that are encoded alike, which is one too.
 
         Parameters
         ----------
         encoding : TableEncoding
-            Standardises the columns as the mean shall see them.
+            Encodes the columns as the mean shall see them.
+        margins : {"linear", "bent", "smooth"}
+            How it does. Standardised columns are brought to the same units; others, which each mixture knows from other rows,
+            are taken for the same.
 
         Returns
         -------
@@ -200,15 +205,11 @@ class Teacher:
         parts = []
         for member in self.mixtures_:
             base, varies = member.flow_.base, encoding.varies
-            if member.margins != "linear" or not varies.any() or (member.encoding_.varies != varies).any():
+            if member.margins != margins or not varies.any() or (member.encoding_.varies != varies).any():
                 continue
             if parts and sum(part.n_components for part in parts) + base.n_components > MAX_COMPONENTS:
                 break
-            # z' = (x - loc') / scale' = factor * z + shift: P (z' - mu) = P factor (z - (mu - shift) / factor)
-            (loc, scale), (loc_seen, scale_seen) = (_centres_and_widths(e) for e in (member.encoding_, encoding))
-            factor, shift = scale_seen / scale, (loc_seen - loc) / scale
-            means, precisions_cholesky = (base.means - shift) / factor, base.precisions_cholesky * factor
-            parts.append(StudentMixture(base.log_shares.exp(), means, precisions_cholesky, base.df))
+            parts.append(_as_seen_by(base, member.encoding_, encoding) if margins == "linear" else base)
         return StudentMixture.mean_of(parts) if parts else None
 
     def draw(self, n_rows):
@@ -242,6 +243,15 @@ class Teacher:
             if missing < SHARE_TO_DO_WITHOUT * n_rows:
                 break
         return np.concatenate(drawn)
+
+
+def _as_seen_by(base, encoding, other):
+    """A mixture over standardised columns, over those that another encoding standardises."""
+    # z' = (x - loc') / scale' = factor * z + shift: P (z' - mu) = P factor (z - (mu - shift) / factor)
+    (loc, scale), (loc_seen, scale_seen) = (_centres_and_widths(e) for e in (encoding, other))
+    factor, shift = scale_seen / scale, (loc_seen - loc) / scale
+    means, precisions_cholesky = (base.means - shift) / factor, base.precisions_cholesky * factor
+    return StudentMixture(base.log_shares.exp(), means, precisions_cholesky, base.df)
 
 
 def _centres_and_widths(encoding):

@@ -4,7 +4,9 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
@@ -16,6 +18,7 @@ from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import STARTS, Teacher
 from sklearn_flows.density._whole_fits import best_flow_in_time, best_of_whole_fits
+from sklearn_flows.encoding import TableEncoding
 from sklearn_flows.training import DivergedError, canonical_rows
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
@@ -57,7 +60,19 @@ def test_a_teacher_knows_what_its_flows_make_of_rows_they_have_not_seen(moons):
     unseen = moons[teacher.judges_]
     assert len(unseen) == len(moons) // 10
     assert teacher.likelihoods_of_flows_ == pytest.approx([flow.score(unseen) for flow in teacher.flows_])
-    assert teacher.likelihood_of_mixtures_ == pytest.approx(teacher.mixtures_[0].score(unseen))
+    assert teacher.likelihoods_of_mixtures_ == pytest.approx({fit.margins: fit.score(unseen) for fit in teacher.mixtures_})
+
+
+@pytest.mark.parametrize(("margins", "tolerance"), [("linear", 1e-5), ("smooth", 0.1)])
+def test_the_mean_of_mixtures_is_the_mean_of_their_densities(teacher, moons, margins, tolerance):
+    """Up to smooth columns, which each mixture knows from other rows."""
+    encoding = TableEncoding.fit(moons, np.ones(len(moons)), margins)
+    Z, log_det = encoding.encode(moons)
+    mean = teacher.mean_of_mixtures(encoding, margins).double().log_prob(torch.as_tensor(Z)).numpy() + log_det
+    each = [fit.score_samples(moons) for fit in teacher.mixtures_ if fit.margins == margins]
+    assert len(each) == 5
+    expected = logsumexp(each, axis=0) - np.log(5)
+    assert np.abs(mean - expected).mean() < tolerance
 
 
 def test_the_start_is_the_best_by_draws_and_by_rows_left_out_together(moons, monkeypatch):
