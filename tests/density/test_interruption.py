@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import make_moons
 
 from sklearn_flows import BaggingDensity
+from sklearn_flows.density import _base
 from sklearn_flows.training import _loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -123,6 +124,13 @@ def test_an_ensemble_is_interrupted_with_the_flow_that_is_being_fitted(density, 
         BaggingDensity(density, n_estimators=3).fit(moons)
 
 
+@pytest.fixture
+def trials(monkeypatch):
+    """Every start is tried, however far behind."""
+    monkeypatch.setattr(_base, "NEAR_BEST_START", np.inf)
+
+
+@pytest.mark.usefixtures("trials")
 def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monkeypatch):
     density = make_density(max_iter=6, batch_size=20, n_teachers=1)
     trial = type(density)._train_for_a_trial
@@ -139,6 +147,7 @@ def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monke
     assert np.isfinite(density.score(moons))
 
 
+@pytest.mark.usefixtures("trials")
 def test_when_every_trial_diverges_the_error_says_what_to_do(make_density, moons, monkeypatch):
     density = make_density(max_iter=2, batch_size=20, n_teachers=1)
 
