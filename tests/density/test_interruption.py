@@ -132,7 +132,7 @@ def trials(monkeypatch):
 
 @pytest.mark.usefixtures("trials")
 def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monkeypatch):
-    density = make_density(max_iter=6, batch_size=20, n_teachers=1)
+    density = make_density(max_iter=6, batch_size=20, n_teachers=1, margins="auto")
     trial = type(density)._train_for_a_trial
 
     def interrupted(self, *arguments):
@@ -149,7 +149,7 @@ def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monke
 
 @pytest.mark.usefixtures("trials")
 def test_when_every_trial_diverges_the_error_says_what_to_do(make_density, moons, monkeypatch):
-    density = make_density(max_iter=2, batch_size=20, n_teachers=1)
+    density = make_density(max_iter=2, batch_size=20, n_teachers=1, margins="auto")
 
     def diverges(self, *arguments):
         raise _loop.DivergedError
