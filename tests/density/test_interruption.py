@@ -125,12 +125,12 @@ def test_an_ensemble_is_interrupted_with_the_flow_that_is_being_fitted(density, 
 
 
 @pytest.fixture
-def trials(monkeypatch):
-    """Every start is tried, however far behind."""
+def every_start_is_tried(monkeypatch):
+    """Trials, however far behind a start is."""
     monkeypatch.setattr(_base, "NEAR_BEST_START", np.inf)
 
 
-@pytest.mark.usefixtures("trials")
+@pytest.mark.usefixtures("every_start_is_tried")
 def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monkeypatch):
     density = make_density(max_iter=6, batch_size=20, n_teachers=1, margins="auto")
     trial = type(density)._train_for_a_trial
@@ -147,7 +147,7 @@ def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monke
     assert np.isfinite(density.score(moons))
 
 
-@pytest.mark.usefixtures("trials")
+@pytest.mark.usefixtures("every_start_is_tried")
 def test_when_every_trial_diverges_the_error_says_what_to_do(make_density, moons, monkeypatch):
     density = make_density(max_iter=2, batch_size=20, n_teachers=1, margins="auto")
 
