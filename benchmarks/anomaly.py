@@ -118,7 +118,7 @@ def ecod(X, queries, seed):
 
 
 METHODS = {method.__name__: method for method in (flow, iforest, lof, ocsvm, envelope, knn, ecod)}
-mixture = partial(flow, estimator=MixtureDensity(min_prior_rows=0.5, background=False), max_samples=1_000)
+mixture = partial(flow, estimator=MixtureDensity(min_prior_rows=0.5, background=False, combine=False), max_samples=1_000)
 OPTIONS = {
     "typicality": partial(flow, score_type="typicality"),
     "latent": partial(flow, score_type="latent"),

@@ -16,13 +16,6 @@ from .training import DivergedError
 from .utils._random import MAX_SEED
 from .utils._threads import one_blas_thread
 
-# Steps of expectation-maximisation, and the change of a weight that ends them.
-MAX_EM_STEPS = 1000
-WEIGHT_TOLERANCE = 1e-6
-# Rows that each density counts for before any is seen: just enough that none gets a weight of zero. A whole row for each of
-# eight would cost a mixture a twentieth of what it could give 150 rows.
-ROWS_BEFOREHAND = 0.1
-
 
 def in_threads(function, n, n_jobs):
     """Call a function of a number for all numbers below ``n``, with the scikit-learn settings of the calling thread.
@@ -108,42 +101,6 @@ def fit_members(members, left_out, rows, weight, part, n_given, n_jobs=None, ver
 
     with discrete_columns_warned_about():
         in_threads(fit_in_turn, len(members) - n_in_turn + 1, n_jobs)
-
-
-def mixture_weights(log_densities, weight):
-    """Weights with which densities make the likeliest mixture, by expectation-maximisation [1]_.
-
-    Each density counts for a tenth of a row beforehand: none gets a weight of zero, however few the rows are.
-
-    Parameters
-    ----------
-    log_densities : ndarray of shape (n_densities, n_samples)
-        Log-density of each row under each, fitted without it.
-    weight : ndarray of shape (n_samples,)
-        Weights of the rows, one in the mean.
-
-    Returns
-    -------
-    ndarray of shape (n_densities,)
-        Weights, which sum to one.
-
-    References
-    ----------
-    .. [1] Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1999.
-    """
-    n_densities = len(log_densities)
-    share = np.full(n_densities, 1 / n_densities)
-    # A row that no density thinks possible says nothing about them.
-    highest = log_densities.max(axis=0)
-    densities = np.exp(log_densities - np.where(np.isfinite(highest), highest, 0))
-    for _ in range(MAX_EM_STEPS):
-        responsibility = share[:, None] * densities
-        responsibility *= weight / np.maximum(responsibility.sum(axis=0), np.finfo(np.float64).tiny)
-        before, share = share, responsibility.sum(axis=1) + ROWS_BEFOREHAND
-        share /= share.sum()
-        if np.abs(share - before).max() < WEIGHT_TOLERANCE:
-            break
-    return share
 
 
 def draw(estimator, n_samples, seed):

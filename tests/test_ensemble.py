@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 from sklearn_flows import BaggingDensity, MAFDensity, MixtureDensity, NeuralSplineFlowDensity, StackingDensity
-from sklearn_flows.cross_fitting import mixture_weights
+from sklearn_flows.training import mixture_weights
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
 MEMBER = MAFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=3, learning_rate=0.01, n_teachers=0)

@@ -28,7 +28,8 @@ class MixtureDensity(BaseLatentDensity):
 
     Where ``sklearn.mixture.GaussianMixture`` leaves the number of components to its user, this class tries several, and several
     strengths of a prior that draws the covariances to a common one and that to its diagonal [1]_. Components may have heavier
-    tails than a normal distribution [2]_. It is at its best with few rows; of many it sees 10,000, drawn at random.
+    tails than a normal distribution [2]_. What it gives is a mixture of all that it has tried [3]_. It is at its best with few
+    rows; of many it sees 10,000, drawn at random.
 
     Parameters
     ----------
@@ -49,6 +50,9 @@ class MixtureDensity(BaseLatentDensity):
         Whether there is one more component for rows that are like none before: a Student t distribution of 3 degrees of freedom
         as wide as the table, with the share of one row. So a row far from all others costs a density little; without it, it may
         cost more than all other rows together.
+    combine : bool, default=True
+        Whether to combine all mixtures that were tried, with the weights that make the held-out rows likeliest, or to keep the
+        best one: with fewer components, but less likely. With a given ``n_components`` the best one is kept.
     validation_fraction : float, default=0.1
         Share of the distinct rows to choose by, unless ``fit`` is given ``X_val``.
     random_state : int, RandomState instance or None, default=None
@@ -58,7 +62,7 @@ class MixtureDensity(BaseLatentDensity):
     ----------
     n_components_ : int
         Number of components, without the background.
-    df_ : float
+    df_ : ndarray of shape (n_components_,)
         Degrees of freedom of the components; infinity for normal ones.
     flow_ : Flow
         The mixture over the encoded columns that vary, a ``torch.nn.Module`` in float64.
@@ -83,6 +87,7 @@ class MixtureDensity(BaseLatentDensity):
     .. [1] Fraley and Raftery, "Bayesian Regularization for Normal Mixture Estimation and Model-Based Clustering", Journal of
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
+    .. [3] Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1999.
 
     Examples
     --------
@@ -102,6 +107,7 @@ class MixtureDensity(BaseLatentDensity):
         "margins": [StrOptions(set(MARGINS))],
         "min_prior_rows": [Interval(Real, 0, None, closed="neither")],
         "background": ["boolean"],
+        "combine": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     }
@@ -114,6 +120,7 @@ class MixtureDensity(BaseLatentDensity):
         margins="linear",
         min_prior_rows=1e-8,
         background=True,
+        combine=True,
         validation_fraction=0.1,
         random_state=None,
     ):
@@ -122,6 +129,7 @@ class MixtureDensity(BaseLatentDensity):
         self.margins = margins
         self.min_prior_rows = min_prior_rows
         self.background = background
+        self.combine = combine
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
@@ -167,7 +175,7 @@ class MixtureDensity(BaseLatentDensity):
         rows, weight = canonical_rows(X, weight)
         self.encoding_ = TableEncoding.fit(rows, weight, self.margins)
         if not self.encoding_.varies.any():
-            base, self.n_components_, self.df_ = StandardNormal(0), 1, np.inf
+            base, self.n_components_, self.df_ = StandardNormal(0), 1, np.full(1, np.inf)
         else:
             if validation is None:
                 kept, held_out = split_off(len(rows), self.validation_fraction, rng)
@@ -191,10 +199,10 @@ class MixtureDensity(BaseLatentDensity):
                 self.covariance_type == "diag",
                 max_rows=MAX_ROWS,
                 min_prior_rows=self.min_prior_rows,
+                combine=self.combine and self.n_components == "auto",
             )
         self.n_components_, self.df_ = len(mixture.shares), mixture.df
         shares, means, precisions_cholesky, df = mixture
-        df = np.full(len(shares), df)
         if self.background:
             n_features = Z.shape[1]
             whitening = np.eye(n_features) if self.covariance_type == "diag" else whitening_matrix(Z, weight)

@@ -14,6 +14,10 @@ from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import COPIES_FOR_MIXTURE, MIN_ROWS_FOR_MIXTURES, N_PARTS
 from ._teacher import N_MIXTURES
 
+# Rows, in units of the dimension, that the weakest prior of a mixture counts for. Where some components are far narrower than
+# others, the steps that suit one don't suit the other, and flows learn less than they gain by it.
+MIN_PRIOR_ROWS = 0.5
+
 
 def whitening_map(rows):
     """The lower-triangular map that whitens rows by their shrunk covariance.
@@ -67,7 +71,13 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
             values, weight = _on_the_host(train)
             n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
             mixture, _ = choose_mixture(
-                values[:n], weight[:n] / n_copies, *_on_the_host(validation), rng, n_components, until=until
+                values[:n],
+                weight[:n] / n_copies,
+                *_on_the_host(validation),
+                rng,
+                n_components,
+                min_prior_rows=MIN_PRIOR_ROWS,
+                until=until,
             )
         start = _as_distribution(mixture)
     if start.n_components == 1 and start.df.isinf().all():
@@ -87,7 +97,13 @@ def _fit_mixtures(values, weight, rng, until):
         seen, judges = part != k, part == k
         with one_thread_if_small(0):
             mixture, _ = choose_mixture(
-                values[seen], weight[seen], values[judges], weight[judges], np.random.RandomState(seeds[k]), until=until
+                values[seen],
+                weight[seen],
+                values[judges],
+                weight[judges],
+                np.random.RandomState(seeds[k]),
+                min_prior_rows=MIN_PRIOR_ROWS,
+                until=until,
             )
         if k == 0 or time.perf_counter() <= until:
             mixtures[k] = _as_distribution(mixture)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from ..cross_fitting import draw_from_mixture, fit_members, mixture_weights
+from ..cross_fitting import draw_from_mixture, fit_members
 from ..distributions import StudentMixture
 from ..encoding import is_constant
-from ..training import DivergedError
+from ..training import DivergedError, mixture_weights
 from ..utils._random import set_random_states
 from ._defaults import N_PARTS
 from ._mixture import MixtureDensity
@@ -99,7 +99,8 @@ class Teacher:
         margins = ["linear", "smooth"] if flow.margins == "auto" else [flow.margins]
         self._simple = [MixtureDensity(1, margins=m) for m in margins]
         self._simple.append(MixtureDensity(1, covariance_type="diag", margins=margins[-1]))
-        self._mixtures = [MixtureDensity(margins=m) for m in margins]
+        # The flow may start from their mean, whose components are computed in each of its steps.
+        self._mixtures = [MixtureDensity(margins=m, combine=False) for m in margins]
 
     def fit(self, rows, weight):
         """Fit the densities and their weights.

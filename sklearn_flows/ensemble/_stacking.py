@@ -8,11 +8,11 @@ from sklearn.base import DensityMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from ..cross_fitting import draw_from_mixture, fit_members, mixture_weights
+from ..cross_fitting import draw_from_mixture, fit_members
 from ..density import MixtureDensity, NeuralSplineFlowDensity
 from ..density._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
 from ..encoding import warn_about_discrete_columns
-from ..training import canonical_rows
+from ..training import canonical_rows, mixture_weights
 from ..utils._random import draw_seed, set_random_states
 from ..utils._sklearn import BaseComposition, Interval, StrOptions, check_sample_weight, feature_names, fit_context
 from ..utils._state import fitted_attributes_restored_on_error

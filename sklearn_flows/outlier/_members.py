@@ -28,7 +28,7 @@ def default_kinds():
         The kinds of densities.
     """
     kinds = [{}, {"margins": "bent"}, {"n_components": 1, "margins": "bent"}]
-    return [MixtureDensity(**kind, min_prior_rows=0.5, background=False) for kind in kinds]
+    return [MixtureDensity(**kind, min_prior_rows=0.5, background=False, combine=False) for kind in kinds]
 
 
 def grid_steps(rows):

@@ -7,6 +7,7 @@ from ._mixture import choose_mixture
 from ._reverse_kl import fit_reverse_kl
 from ._rows import canonical_rows, split_off
 from ._start import whitening_matrix
+from ._weights import mixture_weights
 
 __all__ = [
     "ContinuousLikelihood",
@@ -20,6 +21,7 @@ __all__ = [
     "fit_gaussian",
     "fit_reverse_kl",
     "mean_evaluations",
+    "mixture_weights",
     "split_off",
     "whitening_matrix",
 ]

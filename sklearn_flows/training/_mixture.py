@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ..distributions import spherical_log_density
+from ._weights import mixture_weights
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,6 +30,8 @@ DEGREES_OF_FREEDOM = (20.0, 8.0, 4.0, 2.0, 1.0)
 ROWS_PER_COMPONENT = 5
 # Added to all variances, in units of those of the columns: more than differences of sums over rows are uncertain by rounding.
 MIN_VARIANCE = 1e-11
+# The share of a combination that a mixture must have to be worth its components.
+MIN_SHARE = 0.03
 MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
@@ -54,14 +57,14 @@ class Mixture(NamedTuple):
         Centres.
     precisions_cholesky : ndarray of shape (n_components, n_features, n_features)
         Lower-triangular matrices that make the components spherical.
-    df : float
+    df : ndarray of shape (n_components,)
         Degrees of freedom; infinity for normal components.
     """
 
     shares: Floats
     means: Floats
     precisions_cholesky: Floats
-    df: float
+    df: Floats
 
     def squared_distance(self, Z: Floats) -> Floats:
         """Squared Mahalanobis distance of each row from each component, shape (n_components, n_samples)."""
@@ -79,10 +82,12 @@ class Mixture(NamedTuple):
         """Log-density of each row under each component, its share included, from their distances."""
         n_features = self.means.shape[1]
         log_det = np.log(np.diagonal(self.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
-        if math.isinf(self.df):  # to call torch would take longer than to compute
+        if np.isinf(self.df).all():  # to call torch would take longer than to compute
             spherical = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
         else:
-            spherical = spherical_log_density(torch.from_numpy(squared_distance), n_features, torch.tensor(self.df)).numpy()
+            spherical = spherical_log_density(
+                torch.from_numpy(squared_distance), n_features, torch.from_numpy(self.df)[:, None]
+            ).numpy()
         result: Floats = (np.log(self.shares) + log_det)[:, None] + spherical
         return result
 
@@ -216,7 +221,7 @@ def fit_mixture(
     diagonal_share: float,
     df: float,
     until: float = math.inf,
-) -> tuple[Mixture, float, Floats]:
+) -> tuple[Mixture, Floats, Floats]:
     """Fit a mixture by expectation-maximisation, as long as the likelihood of other rows rises.
 
     The covariance of a component is drawn to the mean covariance within components, as an inverse-Wishart prior does [1]_, and
@@ -243,8 +248,8 @@ def fit_mixture(
     -------
     mixture : Mixture
         The best one on the way.
-    score : float
-        Mean log-likelihood of the rows to watch.
+    log_density_val : ndarray of shape (n_validation_samples,)
+        Log-density of the rows to watch.
     responsibility : ndarray of shape (n_components, n_samples)
         What led to it.
 
@@ -261,7 +266,8 @@ def fit_mixture(
     rows, rows_val = _Rows(Z, diagonal), _Rows(Z_val, diagonal)
     # How much a row counts for the centre and the scale of a component.
     influence = np.ones_like(responsibility)
-    best, best_score, leads_to_best, n_worse, last = None, -math.inf, responsibility, 0, -math.inf
+    best, best_score, best_log_density_val, leads_to_best = None, -math.inf, np.empty(0), responsibility
+    n_worse, last = 0, -math.inf
     for _ in range(MAX_EM_STEPS):
         weighted = responsibility * weight
         n = weighted.sum(axis=1)
@@ -270,11 +276,12 @@ def fit_mixture(
         # A hundredth of a row at the centre, so that an empty component has a mean.
         means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
         covariances = _covariances(rows, weighted, n, means, prior_rows, diagonal_share)
-        mixture = Mixture(shares, means, _precisions_cholesky(covariances), df)
-        score = _score(mixture, rows_val, weight_val)
+        mixture = Mixture(shares, means, _precisions_cholesky(covariances), np.full(n_components, df))
+        log_density_val = _log_density(mixture, rows_val)
+        score = _mean(log_density_val, weight_val)
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
-            best, best_score, leads_to_best = mixture, score, responsibility
+            best, best_score, best_log_density_val, leads_to_best = mixture, score, log_density_val, responsibility
         squared_distance = rows.squared_distance(mixture)
         log_joint = mixture.log_joint(squared_distance)
         log_density = _log_sum_exp(log_joint)
@@ -286,7 +293,7 @@ def fit_mixture(
             break
         last = current
     assert best is not None
-    return best, best_score, leads_to_best
+    return best, best_log_density_val, leads_to_best
 
 
 def _covariances(rows: _Rows, weighted: Floats, n: Floats, means: Floats, prior_rows: float, diagonal_share: float) -> Floats:
@@ -319,8 +326,11 @@ def _precisions_cholesky(covariances: Floats) -> Floats:
     return result
 
 
-def _score(mixture: Mixture, rows: _Rows, weight: Floats) -> float:
-    log_density = _log_sum_exp(mixture.log_joint(rows.squared_distance(mixture)))
+def _log_density(mixture: Mixture, rows: _Rows) -> Floats:
+    return _log_sum_exp(mixture.log_joint(rows.squared_distance(mixture)))
+
+
+def _mean(log_density: Floats, weight: Floats) -> float:
     return float(weight @ log_density / weight.sum())
 
 
@@ -341,9 +351,10 @@ def choose_mixture(
     diagonal: bool = False,
     max_rows: int = MAX_ROWS,
     min_prior_rows: float = PRIOR_ROWS[0],
+    combine: bool = False,
     until: float = math.inf,
 ) -> tuple[Mixture, float]:
-    """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best.
+    """Fit mixtures of several sizes and strengths of the prior, and choose the one that other rows like best, or combine them.
 
     Parameters
     ----------
@@ -361,13 +372,15 @@ def choose_mixture(
         Rows to fit, and to choose by, at most: chosen at random where there are more.
     min_prior_rows : float, default=1e-8
         How many rows, in units of the dimension, the prior of a covariance counts for at least.
+    combine : bool, default=False
+        Whether to give a mixture of all that were tried, with weights that make the other rows likeliest.
     until : float, default=infinity
         When ``time.perf_counter()`` says so, nothing more is tried.
 
     Returns
     -------
     mixture : Mixture
-        The best one; it may have a single component.
+        The best one, or the combination; it may have a single component.
     score : float
         Mean log-likelihood of the rows to choose by.
     """
@@ -381,7 +394,7 @@ def choose_mixture(
     priors = (min_prior_rows, *(prior for prior in priors if prior > min_prior_rows))
     if numbers == [1]:
         priors = PRIOR_ROWS[-1:]  # its own covariance is the common one
-    tried: list[tuple[float, Mixture]] = []
+    tried: list[tuple[float, Mixture, Floats]] = []
     # Where the next mixture with as many components begins: from the groups of the best so far, which saves most of the steps.
     groups: dict[int, tuple[float, Floats]] = {}
 
@@ -390,10 +403,11 @@ def choose_mixture(
             groups[n] = -math.inf, first_groups(rows, w, n, rng)
         best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
-        mixture, score, responsibility = fit_mixture(
+        mixture, log_density_val, responsibility = fit_mixture(
             rows, w, rows_val, w_val, responsibility, prior_rows, diagonal_share, df, until
         )
-        tried.append((score, mixture))
+        score = _mean(log_density_val, w_val)
+        tried.append((score, mixture, log_density_val))
         if score > best_of_size:
             groups[n] = score, responsibility
         return score
@@ -445,9 +459,32 @@ def choose_mixture(
             improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if few and n_components is None and not _is_over(until):
         judges = _Rows(rows_val, diagonal=False)
-        tried += [(_score(mixture, judges, w_val), mixture) for mixture in _kernels(rows, w, diagonal)]
-    score, mixture = max(tried, key=lambda pair: pair[0])
+        kernels = [(mixture, _log_density(mixture, judges)) for mixture in _kernels(rows, w, diagonal)]
+        # One of them: each has as many components as there are rows.
+        tried.append(max(((_mean(seen, w_val), mixture, seen) for mixture, seen in kernels), key=_first))
+    if combine:
+        mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), w_val)
+        return mixture, _mean(_log_density(mixture, _Rows(rows_val, diagonal)), w_val)
+    score, mixture, _ = max(tried, key=_first)
     return mixture, score
+
+
+def _first(values: tuple[float, Mixture, Floats]) -> float:
+    return values[0]
+
+
+def _combination(mixtures: list[Mixture], log_densities_val: Floats, weight_val: Floats) -> Mixture:
+    """The mixture of mixtures that makes rows likeliest, without those that count for next to nothing."""
+    shares = mixture_weights(log_densities_val, weight_val / weight_val.mean(), rows_beforehand=0.01)
+    shares[(shares < MIN_SHARE) & (shares < shares.max())] = 0
+    shares /= shares.sum()
+    kept = [(share, mixture) for share, mixture in zip(shares, mixtures, strict=True) if share > 0]
+    return Mixture(
+        np.concatenate([share * mixture.shares for share, mixture in kept]),
+        np.concatenate([mixture.means for _, mixture in kept]),
+        np.concatenate([mixture.precisions_cholesky for _, mixture in kept]),
+        np.concatenate([mixture.df for _, mixture in kept]),
+    )
 
 
 def _kernels(Z: Floats, weight: Floats, diagonal: bool) -> Iterator[Mixture]:
@@ -459,4 +496,5 @@ def _kernels(Z: Floats, weight: Floats, diagonal: bool) -> Iterator[Mixture]:
     for shape in shapes:
         whitening = np.linalg.inv(np.linalg.cholesky(shape))
         for bandwidth in BANDWIDTHS:
-            yield Mixture(share, Z, np.repeat(whitening[None] / bandwidth, len(Z), axis=0), math.inf)
+            precisions_cholesky = np.repeat(whitening[None] / bandwidth, len(Z), axis=0)
+            yield Mixture(share, Z, precisions_cholesky, np.full(len(Z), math.inf))

@@ -36,7 +36,7 @@ def test_a_diagonal_with_smooth_margins_is_a_product_of_its_columns(skewed):
     assert density.score(test) > truth - 0.12
     left, right = density.score_samples([[0.5, 10.2], [0.5, 10.8]]) - density.score_samples([[2.0, 10.2], [2.0, 10.8]])
     # Unless the tails tie them, only the background does: the columns' ratios hardly depend on each other.
-    if density.df_ == np.inf:
+    if np.isinf(density.df_).all():
         assert left == pytest.approx(right, abs=0.02)
 
 
@@ -53,7 +53,10 @@ def test_what_was_chosen_is_told():
     density = MixtureDensity(random_state=0).fit(X)
     assert density.n_components_ >= 4
     heavy = MixtureDensity(1, random_state=0).fit(stats.multivariate_t([0, 0], df=2).rvs(800, random_state=0))
+    assert heavy.df_.shape == (1,)
     assert heavy.df_ <= 4
+    alone = MixtureDensity(combine=False, random_state=0).fit(X)
+    assert alone.n_components_ < density.n_components_
 
 
 def test_a_row_like_none_before_costs_no_more_than_the_background_says():
