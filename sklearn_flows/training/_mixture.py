@@ -408,6 +408,8 @@ def choose_mixture(
         )
         score = _mean(log_density_val, w_val)
         tried.append((score, mixture, log_density_val))
+        if not combine:
+            tried[:] = [max(tried, key=_first)]
         if score > best_of_size:
             groups[n] = score, responsibility
         return score
