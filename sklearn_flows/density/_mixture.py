@@ -62,7 +62,7 @@ class MixtureDensity(BaseLatentDensity):
     ----------
     n_components_ : int
         Number of components, without the background.
-    df_ : ndarray of shape (n_components_,)
+    df_ : ndarray of shape (`n_components_`,)
         Degrees of freedom of the components; infinity for normal ones.
     flow_ : Flow
         The mixture over the encoded columns that vary, a ``torch.nn.Module`` in float64.
