@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,9 @@ DEGREES_OF_FREEDOM = (20.0, 8.0, 4.0, 2.0, 1.0)
 ROWS_PER_COMPONENT = 5
 # Added to all variances, in units of those of the columns: more than differences of sums over rows are uncertain by rounding.
 MIN_VARIANCE = 1e-11
-# The share of a combination that a mixture must have to be worth its components.
-MIN_SHARE = 0.03
+# Of a combination: the rows that each mixture counts for before any is seen, few because there are dozens of them; and the
+# share that one must have to be worth its components.
+ROWS_BEFOREHAND, MIN_SHARE = 0.01, 0.03
 MAX_EM_STEPS = 60
 PATIENCE = 3
 TOLERANCE = 3e-4
@@ -409,7 +411,7 @@ def choose_mixture(
         score = _mean(log_density_val, w_val)
         tried.append((score, mixture, log_density_val))
         if not combine:
-            tried[:] = [max(tried, key=_first)]
+            tried[:] = [max(tried, key=itemgetter(0))]
         if score > best_of_size:
             groups[n] = score, responsibility
         return score
@@ -463,21 +465,17 @@ def choose_mixture(
         judges = _Rows(rows_val, diagonal=False)
         kernels = [(mixture, _log_density(mixture, judges)) for mixture in _kernels(rows, w, diagonal)]
         # One of them: each has as many components as there are rows.
-        tried.append(max(((_mean(seen, w_val), mixture, seen) for mixture, seen in kernels), key=_first))
+        tried.append(max(((_mean(seen, w_val), mixture, seen) for mixture, seen in kernels), key=itemgetter(0)))
     if combine:
         mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), w_val)
         return mixture, _mean(_log_density(mixture, _Rows(rows_val, diagonal)), w_val)
-    score, mixture, _ = max(tried, key=_first)
+    score, mixture, _ = max(tried, key=itemgetter(0))
     return mixture, score
-
-
-def _first(values: tuple[float, Mixture, Floats]) -> float:
-    return values[0]
 
 
 def _combination(mixtures: list[Mixture], log_densities_val: Floats, weight_val: Floats) -> Mixture:
     """The mixture of mixtures that makes rows likeliest, without those that count for next to nothing."""
-    shares = mixture_weights(log_densities_val, weight_val / weight_val.mean(), rows_beforehand=0.01)
+    shares = mixture_weights(log_densities_val, weight_val / weight_val.mean(), ROWS_BEFOREHAND)
     shares[(shares < MIN_SHARE) & (shares < shares.max())] = 0
     shares /= shares.sum()
     kept = [(share, mixture) for share, mixture in zip(shares, mixtures, strict=True) if share > 0]
