@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .._parallel import for_each
 from ..flows import Flow, Rows
-from ._adamw import adamw_step
 from ._distributions import describe_base, log_density
+from ._optimiser import optimiser_step
 from ._product import LANES
 from ._program import MAX_ROWS, check_context, finish_gradient, go_back, map_forward, prepare, program_of
 from ._vector import compiled
@@ -153,7 +153,7 @@ class CompiledLikelihood:
             Numbers of the rows of each batch, at most ``largest_batch_of_steps``.
         rates : sequence of float
             Learning rate of each step.
-        optimiser : AdamW
+        optimiser : AdamW or Muon
             The optimiser of the parameters, that of training.
         average : MovingAverage
             What the parameters are added to after each step.
@@ -172,7 +172,7 @@ class CompiledLikelihood:
         of_flow = [*self._program[:3], *self._base, self._prepared]
         of_rows = [rows.values.numpy(), contexts, rows.weight.numpy(), chosen, ends]
         of_block = [*memory, self._parts[0], self._program.n_features]
-        of_optimiser = [*optimiser.vectors, optimiser.parameters.n_decaying, np.array(rates), *optimiser.settings]
+        of_optimiser = [*optimiser.vectors, *optimiser.parts, np.array(rates), *optimiser.settings]
         of_average = [average.values.numpy(), average.n_added, average.n_averaged]
         loss = _take_steps(*[*of_flow, *of_rows, *of_block, *of_optimiser, int(optimiser.n_steps), *of_average])
         self._spare.append(memory)
@@ -279,8 +279,9 @@ def _gradient_of_block(
 def _take_steps(
     steps, numbers, bounds, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
     context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
-    values, gradients, first_moment, second_moment, n_decaying, rates, weight_decay, max_norm, beta1, beta2, eps,
-    n_steps, averaged, n_added, n_averaged,
+    values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
+    rates, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+    averaged, n_added, n_averaged,
 ):  # fmt: skip
     n_parameters = len(values)
     total = 0.0
@@ -294,9 +295,20 @@ def _take_steps(
         finish_gradient(steps, values, prepared, out[n_parameters:], work, out[:n_parameters], n_features)
         for j in range(n_parameters):
             gradients[j] += out[j]
-        adamw_step(
-            *(values, gradients, first_moment, second_moment, n_decaying, rates[i]),
-            *(weight_decay, max_norm, beta1, beta2, eps, n_steps + i + 1),
+        optimiser_step(
+            *(values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
+            *(
+                rates[i],
+                weight_decay,
+                max_norm,
+                beta1,
+                beta2,
+                eps,
+                beta_of_blocks,
+                n_iterations,
+                size_of_blocks,
+                n_steps + i + 1,
+            ),
         )
         n_added = min(n_added + 1, n_averaged)
         share = values.dtype.type(1.0 / n_added)

@@ -133,7 +133,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     }
 
     def _choose_size(self, n_rows):
-        """Say what "auto" leaves open of the flow's size.
+        """Say what "auto" leaves open of the flow's size, and of what else follows from the number of rows alone.
 
         Parameters
         ----------
@@ -146,6 +146,14 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             Parameters and their values, which become fitted attributes.
         """
         return {}
+
+    def _worth_whole_fits(self, n_rows):
+        """Give the parameters, besides those of the start, that are worth a whole fit each."""
+        return [{}]
+
+    def _orthogonalises(self):
+        """Say whether weights of networks take the steps of Muon, once sizes are chosen."""
+        return False
 
     @abstractmethod
     def _build_flow(self, whitening, base, generator):
@@ -246,7 +254,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             start = self._learn_from_images(rows, weight, validation_rows, rng)
         else:
             n_teachers = default_n_teachers(*rows.shape) if self.n_teachers == "auto" else self.n_teachers
-            best = self._whole_fit_from_several_starts(rows, weight, validation_rows, n_teachers, begin, rng)
+            best = self._whole_fit_of_several(rows, weight, validation_rows, n_teachers, begin, rng)
             if best is not None:
                 return self._become(best, X_given, y, sample_weight)
             if n_teachers:
@@ -338,6 +346,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     n_compiled_threads=n_threads if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
                     objective=objective,
                     n_visits=self._n_visits,
+                    orthogonalises=self._orthogonalises(),
                     on_epoch_end=lambda result: progress.end_epoch(
                         result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
                     ),
@@ -383,19 +392,25 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         flow.load_state_dict(self.flow_.state_dict())
         return _Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
 
-    def _whole_fit_from_several_starts(self, rows, weight, validation_rows, n_teachers, begin, rng):
+    def _whole_fit_of_several(self, rows, weight, validation_rows, n_teachers, begin, rng):
         """Give the best of whole fits where these are what to do, else None."""
         if n_teachers:
             if self.n_teachers != "auto" or self.max_time is None:
                 return None
             return best_flow_in_time(self, rows, weight, validation_rows, n_teachers, begin + self.max_time, rng)
-        starts = starts_of(self)
         validates = self.early_stopping or validation_rows is not None
-        if len(starts) < 2 or self.max_time is not None or not validates:
+        if self.max_time is not None or not validates:
             return None
         if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
             return None
-        return best_of_whole_fits(self, starts, rows, weight, validation_rows, rng)
+        candidates = [
+            {"base": base, "margins": margins} | others
+            for others in self._worth_whole_fits(len(rows))
+            for base, margins in starts_of(self)
+        ]
+        if len(candidates) < 2:
+            return None
+        return best_of_whole_fits(self, candidates, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""
@@ -506,6 +521,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 n_compiled_threads=torch.get_num_threads(),
                 objective=self._build_objective(flow, torch_generator(seed)),
                 n_visits=self._n_visits,
+                orthogonalises=self._orthogonalises(),
             )
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):

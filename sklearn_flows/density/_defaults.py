@@ -31,6 +31,8 @@ FEW_COLUMNS = 3
 # So many rows are few enough for whole fits from several starts, of which the best is kept, where there is no teacher. Scouts
 # would see too few of them.
 MIN_ROWS_FOR_WHOLE_FITS, MAX_ROWS_FOR_WHOLE_FITS = 1_001, 8_000
+# With fewer rows Muon is worse than AdamW on most tables; with more than the second number it is better on nearly all.
+MIN_ROWS_FOR_MUON, MAX_ROWS_FOR_ADAMW = MAX_ROWS_FOR_TEACHERS + 1, MAX_ROWS_FOR_WHOLE_FITS
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
@@ -136,6 +138,22 @@ def default_spline_size(n_rows):
         "n_transforms": FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS,
         "n_bins": FEW_BINS if n_rows <= MAX_ROWS_FOR_FEW_BINS else MANY_BINS,
     }
+
+
+def default_optimizer(n_rows):
+    """What takes the steps of a spline flow's weights.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of distinct rows.
+
+    Returns
+    -------
+    {"adamw", "muon"}
+        The optimiser. With few rows Muon learns them by heart before it is of use.
+    """
+    return "muon" if n_rows > MAX_ROWS_FOR_ADAMW else "adamw"
 
 
 def default_n_teachers(n_rows, n_features):

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import LearningRates, default_spline_size
+from ._defaults import MIN_ROWS_FOR_MUON, LearningRates, default_optimizer, default_spline_size
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -53,6 +53,11 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float or "auto", default="auto"
         Peak of the learning rate. "auto" is 5e-3, and 6e-3 where the flow learns from a teacher.
+    optimizer : {"auto", "adamw", "muon"}, default="auto"
+        What takes the steps of the networks' weights. Muon [2]_ orthogonalises them, which fits many rows much better in as
+        many steps, and learns few rows by heart. "auto" is "muon" for more than 8,000 distinct rows and "adamw" up to 3,000;
+        between, it is the one that the held-out rows like better, where there are such and time is not limited, and "adamw"
+        otherwise.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -91,6 +96,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         Number of bins of each spline.
     n_teachers_ : int
         How many times the mixture was fitted that the flow has learned from.
+    optimizer_ : {"adamw", "muon"}
+        What has taken the steps of the networks' weights.
     encoding_ : TableEncoding
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
@@ -127,6 +134,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     References
     ----------
     .. [1] Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", NeurIPS 2019.
+    .. [2] Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein, "Muon: An optimizer for hidden layers in neural networks",
+       2024, https://kellerjordan.github.io/posts/muon/.
 
     Examples
     --------
@@ -147,6 +156,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         "n_transforms": [*BaseFlowDensity._parameter_constraints["n_transforms"], StrOptions({"auto"})],
         "layer": [StrOptions({"autoregressive", "coupling"})],
         "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
+        "optimizer": [StrOptions({"auto", "adamw", "muon"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both"), StrOptions({"auto"})],
         "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
     }
@@ -167,6 +177,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         max_iter="auto",
         batch_size="auto",
         learning_rate="auto",
+        optimizer="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -190,6 +201,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -201,8 +213,18 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.random_state = random_state
 
     def _choose_size(self, n_rows):
-        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins}
-        return default_spline_size(n_rows) | {name: value for name, value in given.items() if value != "auto"}
+        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins, "optimizer": self.optimizer}
+        default = default_spline_size(n_rows) | {"optimizer": default_optimizer(n_rows)}
+        return default | {name: value for name, value in given.items() if value != "auto"}
+
+    def _worth_whole_fits(self, n_rows):
+        if self.optimizer != "auto":
+            return [{}]
+        names = ("adamw", "muon") if n_rows >= MIN_ROWS_FOR_MUON else ("adamw",)
+        return [{"optimizer": name} for name in names]
+
+    def _orthogonalises(self):
+        return self.optimizer_ == "muon"
 
     def _build_flow(self, whitening, base, generator):
         return spline_flow(

@@ -1,4 +1,4 @@
-"""Whole fits from several starts, of which the best is kept: where each takes little time, or a teacher would take too much."""
+"""Several whole fits, of which the best is kept: where each takes little time, or a teacher would take too much."""
 
 import time
 import warnings
@@ -16,7 +16,7 @@ FITS_PER_TEACHER = 5
 
 
 class _Candidates:
-    """Flows that differ in their starts only, validated on the same rows."""
+    """Flows that differ in their starts, or little else, validated on the same rows."""
 
     def __init__(self, flow, rows, weight, validation_rows, rng):
         self.flow, self.rows = flow, rows
@@ -25,25 +25,24 @@ class _Candidates:
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
-    def fit(self, start, max_time):
-        """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
-        base, margins = start
-        candidate = type(self.flow)(**self.parameters | {"base": base, "margins": margins, "max_time": max_time})
+    def fit(self, parameters, max_time):
+        """Fit the flow with other parameters; None where its training diverges."""
+        candidate = type(self.flow)(**self.parameters | parameters | {"max_time": max_time})
         try:
             return candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
             return None
 
 
-def best_of_whole_fits(flow, starts, rows, weight, validation_rows, rng):
-    """Fit flows from all starts, several at the same time.
+def best_of_whole_fits(flow, parameters, rows, weight, validation_rows, rng):
+    """Fit flows that differ in some parameters, several at the same time.
 
     Parameters
     ----------
     flow : BaseFlowDensity
         An unfitted flow that validates.
-    starts : list of (str, str)
-        Pairs of base and margins.
+    parameters : list of dict
+        In what each differs from the unfitted flow.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
         Canonical rows and their weights.
     validation_rows : tuple of ndarray or None
@@ -62,10 +61,10 @@ def best_of_whole_fits(flow, starts, rows, weight, validation_rows, rng):
         If training diverges from every start.
     """
     candidates = _Candidates(flow, rows, weight, validation_rows, rng)
-    fitted = [None] * len(starts)
+    fitted = [None] * len(parameters)
 
     def fit(i):
-        fitted[i] = candidates.fit(starts[i], None)
+        fitted[i] = candidates.fit(parameters[i], None)
         if fitted[i] is not None and fitted[i].stop_reason_ == "interrupted":  # the others shall not begin
             raise KeyboardInterrupt
 
@@ -73,7 +72,7 @@ def best_of_whole_fits(flow, starts, rows, weight, validation_rows, rng):
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
-            in_threads(fit, len(starts), None)
+            in_threads(fit, len(parameters), None)
         except KeyboardInterrupt:
             is_interrupted = True
             if not any(fitted):
@@ -116,7 +115,7 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
     """
     candidates = _Candidates(flow, rows, weight, validation_rows, rng)
     best, longest = None, 0.0
-    for i, start in enumerate(starts_of(flow)):
+    for i, (base, margins) in enumerate(starts_of(flow)):
         begin = time.perf_counter()
         left = end - begin
         if i > 0 and left < longest:
@@ -124,7 +123,7 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
         try:
             with warnings.catch_warnings(), discrete_columns_warned_about():
                 _leave_the_last_word_to_the_flow()
-                candidate = candidates.fit(start, max(left, 1e-3))
+                candidate = candidates.fit({"base": base, "margins": margins}, max(left, 1e-3))
         except KeyboardInterrupt:  # before the training of this one, which keeps what it has learned
             if best is None:
                 raise

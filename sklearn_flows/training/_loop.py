@@ -16,7 +16,7 @@ from ..flows import Flow, Rows
 from ._continuous import ContinuousObjective
 from ._early_stopping import EarlyStopping
 from ._likelihood import Likelihood
-from ._optim import AdamW, FlatParameters, MovingAverage, warmup_cosine
+from ._optim import AdamW, FlatParameters, MovingAverage, Muon, warmup_cosine
 
 if TYPE_CHECKING:
     from ..compiled._likelihood import CompiledLikelihood
@@ -85,14 +85,15 @@ def fit_flow(
     n_compiled_threads: int = 0,
     objective: ContinuousObjective | None = None,
     n_visits: int = 1,
+    orthogonalises: bool = False,
     on_epoch_end: Callable[[TrainingResult], bool] | None = None,
 ) -> TrainingResult:
     """Train a flow, by maximum likelihood unless another objective is given.
 
-    AdamW with warm-up and a cosine schedule over ``max_iter`` epochs or ``max_time``, whichever ends first; scored and kept is
-    the moving average of the weights [1]_. Where the validation score no longer rises, training goes back to the best weights
-    and on at a lower rate, and at last stops. Rows stay on the device, each epoch visits them in a new random order, and
-    nothing is read back before its end. An epoch whose loss isn't finite is undone and the step halved.
+    AdamW, or Muon, with warm-up and a cosine schedule over ``max_iter`` epochs or ``max_time``, whichever ends first; scored
+    and kept is the moving average of the weights [1]_. Where the validation score no longer rises, training goes back to the
+    best weights and on at a lower rate, and at last stops. Rows stay on the device, each epoch visits them in a new random
+    order, and nothing is read back before its end. An epoch whose loss isn't finite is undone and the step halved.
     ``KeyboardInterrupt`` ends training as early stopping does.
 
     Parameters
@@ -128,6 +129,9 @@ def fit_flow(
         What takes the place of the likelihood's gradient. It must have been made of this flow.
     n_visits : int, default=1
         How often an epoch visits each row.
+    orthogonalises : bool, default=False
+        Whether the weights of networks take the steps of Muon: many times as effective as AdamW's, where rows are so many that
+        they aren't learned by heart.
     on_epoch_end : callable or None
         Called with the result so far; a true answer ends training.
 
@@ -151,7 +155,7 @@ def fit_flow(
     if n_compiled_threads and objective is None:
         compiled = compiled_likelihood(flow, parameters, train, n_compiled_threads)
     likelihood = objective or compiled or Likelihood(flow)
-    optimiser = AdamW(parameters, weight_decay, is_compiled=compiled is not None)
+    optimiser = (Muon if orthogonalises else AdamW)(parameters, weight_decay, is_compiled=compiled is not None)
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
     kept, average = parameters.values.clone(), MovingAverage(parameters.values, AVERAGED_STEPS)

@@ -16,7 +16,7 @@ from sklearn_flows.compiled._transform import CompiledTransform
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import Likelihood
-from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage
+from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage, Muon
 
 FAMILIES = {
     "spline-autoregressive": lambda **kwargs: spline_flow(layer="autoregressive", n_bins=5, tail_bound=3.0, **kwargs),
@@ -103,8 +103,9 @@ def test_they_give_the_same(family, n_rows, build, generator):
     assert_the_same(build(family), x, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("optimiser_class", [AdamW, Muon])
 @pytest.mark.parametrize("family", ["spline-autoregressive", "realnvp"])
-def test_many_steps_in_one_call_are_the_same_steps(family, build, generator):
+def test_many_steps_in_one_call_are_the_same_steps(family, optimiser_class, build, generator):
     flows = [build(family)]
     flows.append(copy.deepcopy(flows[0]))
     rows = Rows(torch.randn(100, 4, generator=generator, dtype=torch.float64), torch.linspace(0.5, 2, 100, dtype=torch.float64))
@@ -113,7 +114,7 @@ def test_many_steps_in_one_call_are_the_same_steps(family, build, generator):
     for flow, at_once in zip(flows, [True, False], strict=True):
         parameters = FlatParameters(flow)
         likelihood = likelihood_or_fail(flow, parameters)
-        optimiser, average = AdamW(parameters, 0.1, is_compiled=True), MovingAverage(parameters.values, 3)
+        optimiser, average = optimiser_class(parameters, 0.1, is_compiled=True), MovingAverage(parameters.values, 3)
         if at_once:
             loss = sum(likelihood.take_steps(rows, batches[i:j], rates[i:j], optimiser, average) for i, j in ((0, 5), (5, 7)))
         else:

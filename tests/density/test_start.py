@@ -6,6 +6,8 @@ from sklearn.base import clone
 
 from sklearn_flows import GlowDensity, IAFDensity, MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.distributions import StandardNormal, StudentMixture
+from sklearn_flows.training import _loop
+from sklearn_flows.training._optim import AdamW, Muon
 from sklearn_flows.transforms import MaskedAutoregressive
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
 
@@ -90,6 +92,30 @@ def test_many_rows_are_fitted_by_more_layers(monkeypatch, ring, n_transforms, mo
     assert density.n_transforms_ == expected
     assert sum(isinstance(part, MaskedAutoregressive) for part in density.flow_.modules()) == expected
     assert density.set_params(warm_start=True).fit(ring[:300]).n_transforms_ == expected
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "most", "expected"), [("auto", 600, "adamw"), ("auto", 599, "muon"), ("adamw", 599, "adamw")]
+)
+def test_many_rows_are_fitted_by_muon(monkeypatch, ring, optimizer, most, expected):
+    monkeypatch.setattr("sklearn_flows.density._defaults.MAX_ROWS_FOR_ADAMW", most)
+    taken = []
+
+    def tells(optimiser):
+        def make(*given, **settings):
+            taken.append(optimiser)
+            return optimiser(*given, **settings)
+
+        return make
+
+    for optimiser in (AdamW, Muon):
+        monkeypatch.setattr(_loop, optimiser.__name__, tells(optimiser))
+    settings = SETTINGS | {"n_teachers": 0, "max_iter": 1, "base": "student", "margins": "bent"}
+    density = NeuralSplineFlowDensity(optimizer=optimizer, random_state=0, **settings).fit(ring)
+    assert density.optimizer_ == expected
+    # It goes on with the same, though rows are fewer.
+    assert density.set_params(warm_start=True).fit(ring[:300]).optimizer_ == expected
+    assert taken == [{"adamw": AdamW, "muon": Muon}[expected]] * 2
 
 
 @pytest.mark.parametrize(("n_bins", "most_for_few", "expected"), [("auto", 600, 5), ("auto", 599, 8), (3, 599, 3)])

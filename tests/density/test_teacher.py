@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.cross_fitting import draw_from_mixture
-from sklearn_flows.density import _base, _scouting, _whole_fits
+from sklearn_flows.density import _base, _scouting, _spline, _whole_fits
 from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import STARTS, Teacher
@@ -286,6 +286,20 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
+@pytest.mark.parametrize(("optimizer", "expected"), [("auto", {"adamw", "muon"}), ("muon", {"muon"})])
+def test_whole_fits_of_enough_rows_try_both_optimizers(moons, monkeypatch, fits, optimizer, expected):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(_spline, "MIN_ROWS_FOR_MUON", 150)
+    flow = NeuralSplineFlowDensity(n_teachers=0, optimizer=optimizer, random_state=0, **SMALL).fit(moons)
+    *tried, kept = fits
+    assert kept is flow
+    assert {(fit.optimizer_, fit.base, fit.margins) for fit in tried} == {
+        (name, *start) for name in expected for start in STARTS
+    }
+    best = max(tried, key=lambda fit: fit.best_validation_score_)
+    assert (kept.optimizer_, kept.best_validation_score_) == (best.optimizer_, best.best_validation_score_)
+
+
 @pytest.mark.parametrize("settings", [{"max_time": 100.0}, {"early_stopping": False}, {"base": "student", "margins": "bent"}])
 def test_there_is_one_whole_fit_where_more_would_not_do(moons, monkeypatch, fits, settings):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
@@ -321,10 +335,11 @@ def test_an_interrupted_whole_fit_leaves_the_best_so_far(moons, monkeypatch):
 def test_whole_fits_that_diverge_are_left_out(moons, diverges_from):
     flow, rng = NeuralSplineFlowDensity(max_iter=1, random_state=0, **SMALL), np.random.RandomState(0)
     diverges_from("student")
-    best = best_of_whole_fits(flow, [("student", "bent"), ("mixture", "linear")], moons, np.ones(150), None, rng)
+    starts = [{"base": "student", "margins": "bent"}, {"base": "mixture", "margins": "linear"}]
+    best = best_of_whole_fits(flow, starts, moons, np.ones(150), None, rng)
     assert best.base_ == "mixture"
     with pytest.raises(DivergedError, match="diverged for every start"):
-        best_of_whole_fits(flow, [("student", "bent")], moons, np.ones(150), None, rng)
+        best_of_whole_fits(flow, starts[:1], moons, np.ones(150), None, rng)
 
 
 # --- scouts ---

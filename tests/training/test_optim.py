@@ -1,10 +1,11 @@
 import copy
+import math
 
 import pytest
 import torch
 
 from sklearn_flows.flows import spline_flow
-from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage, warmup_cosine
+from sklearn_flows.training._optim import MOMENTUM, SIZE_OF_STEPS, AdamW, FlatParameters, MovingAverage, Muon, warmup_cosine
 
 
 @pytest.fixture
@@ -79,11 +80,101 @@ def test_steps_are_those_of_torch(flow, weight_decay, max_norm, is_compiled, gen
             torch.testing.assert_close(p, other, rtol=0, atol=1e-6)
 
 
-def test_reset_forgets_the_past(flow):
+def flow_of_shape(n_features, hidden_layer_sizes, generator, **settings):
+    settings = {"layer": "autoregressive", "n_transforms": 1, "activation": "tanh", "n_bins": 3, "tail_bound": 3.0} | settings
+    return spline_flow(torch.eye(n_features), hidden_layer_sizes=hidden_layer_sizes, generator=generator, **settings).double()
+
+
+def steps_with(optimiser, gradients, learning_rate):
+    """What each step, along given gradients, adds to the parameters."""
+    flat, steps = optimiser.parameters, []
+    for gradient in gradients:
+        before = flat.values.clone()
+        flat.gradients.copy_(gradient)
+        optimiser.step(learning_rate)
+        assert not flat.gradients.any()
+        steps.append(flat.values - before)
+    return steps
+
+
+def existing(flat):
+    """Which of the parameters exist: all but those that masks forbid."""
+    result = torch.ones(len(flat.values), dtype=torch.bool)
+    for first, first_row, n_rows, n_columns in flat.blocks.tolist():
+        n_seen = torch.as_tensor(flat.n_seen[first_row : first_row + n_rows])
+        result[first : first + n_rows * n_columns] = (torch.arange(n_columns) < n_seen[:, None]).flatten()
+    return result
+
+
+SHAPES = [(1, (5,), {}), (3, (40, 17), {}), (5, (30, 20), {"layer": "coupling"}), (20, (33, 64), {})]
+
+
+@pytest.mark.parametrize(("n_features", "hidden_layer_sizes", "others"), SHAPES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_compiled_steps_of_muon_are_those_in_torch(n_features, hidden_layer_sizes, others, weight_decay, generator):
+    flow = flow_of_shape(n_features, hidden_layer_sizes, generator, **others)
+    optimisers = [Muon(FlatParameters(copy.deepcopy(flow)), weight_decay, is_compiled=c) for c in (False, True)]
+    exists = existing(optimisers[0].parameters)
+    gradients = torch.randn(4, len(exists), generator=generator, dtype=torch.float64) * exists
+    gradients[1] = 0  # a step on momentum alone
+    in_torch, compiled = (steps_with(optimiser, gradients, 0.01) for optimiser in optimisers)
+    for a, b in zip(in_torch, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+        assert a.any()
+        assert not a[~exists].any()
+
+
+@pytest.mark.parametrize(("n_in", "shape"), [(20, (16, 20)), (3, (60, 3))], ids=["wide", "tall"])
+def test_muon_moves_a_block_by_nearly_orthonormal_steps(n_in, shape, generator):
+    """All singular values of a step are nearly one, and its singular vectors are those of the momentum."""
+    flow = flow_of_shape(n_in + 1, (shape[0],), generator, layer="coupling", n_transforms=1)
+    network = next(layer for layer in flow.modules() if hasattr(layer, "n_seen") and layer.weight.shape[0] == shape[0])
+    flat = FlatParameters(flow)
+    n_columns = network.weight.shape[1]
+    offset = flat.offsets[id(network.weight)]
+    block = slice(offset, offset + shape[0] * n_columns)
+    gradient = torch.zeros(len(flat.values), dtype=torch.float64)
+    gradient[block] = torch.randn(shape[0] * n_columns, generator=generator, dtype=torch.float64)
+    optimiser = Muon(flat, 0.0, max_norm=1e9)
+    steps_with(optimiser, [gradient], 0.01)
+    (step,) = steps_with(optimiser, [gradient], 0.01)
+    left, _, right = torch.linalg.svd(-gradient[block].view(-1, n_columns), full_matrices=False)
+    size = 0.01 * SIZE_OF_STEPS * math.sqrt(max(shape[0], n_columns))
+    values = left.T @ step[block].view(-1, n_columns) @ right.T / size
+    torch.testing.assert_close(values, values.diagonal().diag(), rtol=0, atol=1e-6)
+    assert values.diagonal().min() > 0.6
+    assert values.diagonal().max() < 1.3
+
+
+def test_what_is_in_no_block_takes_steps_of_adamw(flow, generator):
+    muon, adamw = (cls(FlatParameters(copy.deepcopy(flow)), 0.1) for cls in (Muon, AdamW))
+    n_in_blocks = muon.parameters.n_in_blocks
+    assert 0 < n_in_blocks < len(muon.parameters.values)
+    gradients = torch.randn(3, len(muon.parameters.values), generator=generator, dtype=torch.float64)
+    for a, b in zip(steps_with(muon, gradients, 0.01), steps_with(adamw, gradients, 0.01), strict=True):
+        torch.testing.assert_close(a[n_in_blocks:], b[n_in_blocks:], rtol=0, atol=1e-12)
+        assert not torch.allclose(a[:n_in_blocks], b[:n_in_blocks])
+
+
+def test_momentum_of_muon_looks_ahead():
+    """A block of a single row: its step is the normalised sum of the momentum and the gradient."""
+    flow = flow_of_shape(2, (1,), torch.Generator().manual_seed(0), layer="coupling")
+    flat = FlatParameters(flow)
+    first, _, n_rows, n_columns = next(block for block in flat.blocks.tolist() if block[2] == 1)
+    assert (n_rows, n_columns) == (1, 1)
+    optimiser = Muon(flat, 0.0, max_norm=1e9)
+    gradients = torch.zeros(2, len(flat.values), dtype=torch.float64)
+    gradients[0, first], gradients[1, first] = 1.0, -(MOMENTUM**2) / (1 + MOMENTUM) - 0.01
+    before, after = steps_with(optimiser, gradients, 0.01)
+    assert before[first] < 0 < after[first]  # (1 + b) g + b^2 turns negative where g < -b^2 / (1 + b)
+
+
+@pytest.mark.parametrize("optimiser_class", [AdamW, Muon])
+def test_reset_forgets_the_past(flow, optimiser_class):
     flat = FlatParameters(flow)
     start = flat.values.clone()
     gradient = torch.linspace(-1, 1, len(start), dtype=torch.float64)
-    optimiser = AdamW(flat, 0.0)
+    optimiser = optimiser_class(flat, 0.0)
 
     def step_from_start():
         flat.values.copy_(start)

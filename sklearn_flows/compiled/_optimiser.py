@@ -1,7 +1,8 @@
-"""A step of AdamW as one pass over memory."""
+"""Steps of the optimisers: of AdamW as one pass over memory, of Muon block by block."""
 
 import math
 
+from ._muon import orthogonalised_steps
 from ._product import vector_width
 from ._vector import compiled, load, total
 
@@ -24,30 +25,27 @@ def _squared_norm(x):
 
 
 @compiled
-def adamw_step(
-    values,
-    gradients,
-    first_moment,
-    second_moment,
-    n_decaying,
-    learning_rate,
-    weight_decay,
-    max_norm,
-    beta1,
-    beta2,
-    eps,
-    n_steps,
-):
-    """Take step number ``n_steps``, from 1, along clipped gradients, and clear them."""
+def optimiser_step(
+    values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
+    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+):  # fmt: skip
+    """Take step number ``n_steps``, from 1, along clipped gradients, and clear them.
+
+    What is in blocks takes an orthogonalised step, and the rest one of AdamW.
+    """
     norm = math.sqrt(_squared_norm(gradients))
     # Written such that a norm that isn't a number is the factor.
     clip = 1.0 if norm <= max_norm else max_norm / norm
+    orthogonalised_steps(
+        *(values, gradients, first_moment, blocks, n_seen, clip, learning_rate, weight_decay),
+        *(beta_of_blocks, coefficients, n_iterations, size_of_blocks),
+    )
     dtype = values.dtype.type
     scale, decay = dtype(clip), dtype(1.0 - learning_rate * weight_decay)
     keep1, keep2, add1, add2 = dtype(beta1), dtype(beta2), dtype(1.0 - beta1), dtype(1.0 - beta2)
     size = dtype(learning_rate / (1.0 - beta1**n_steps))
     correction, small = dtype(1.0 / math.sqrt(1.0 - beta2**n_steps)), dtype(eps)
-    for i in range(len(values)):
+    for i in range(n_in_blocks, len(values)):
         g = gradients[i] * scale
         m = keep1 * first_moment[i] + add1 * g
         v = keep2 * second_moment[i] + add2 * g * g
