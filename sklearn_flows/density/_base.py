@@ -148,7 +148,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return {}
 
     def _worth_whole_fits(self, n_rows):
-        """Give the parameters, besides those of the start, that are worth a whole fit each."""
+        """Give the parameters with which whole fits try all starts, and others that are worth one more from the best start."""
         return [{}]
 
     def _orthogonalises(self):
@@ -403,14 +403,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             return None
         if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
             return None
-        candidates = [
-            {"base": base, "margins": margins} | others
-            for others in self._worth_whole_fits(len(rows))
-            for base, margins in starts_of(self)
-        ]
-        if len(candidates) < 2:
+        starts, settings = starts_of(self), self._worth_whole_fits(len(rows))
+        if len(starts) == len(settings) == 1:
             return None
-        return best_of_whole_fits(self, candidates, rows, weight, validation_rows, rng)
+        return best_of_whole_fits(self, starts, settings, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""

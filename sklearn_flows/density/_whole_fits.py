@@ -25,24 +25,27 @@ class _Candidates:
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
-    def fit(self, parameters, max_time):
-        """Fit the flow with other parameters; None where its training diverges."""
-        candidate = type(self.flow)(**self.parameters | parameters | {"max_time": max_time})
+    def fit(self, start, others, max_time):
+        """Fit the flow from a start, a pair of base and margins, with other parameters; None where its training diverges."""
+        base, margins = start
+        candidate = type(self.flow)(**self.parameters | others | {"base": base, "margins": margins, "max_time": max_time})
         try:
             return candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
             return None
 
 
-def best_of_whole_fits(flow, parameters, rows, weight, validation_rows, rng):
-    """Fit flows that differ in some parameters, several at the same time.
+def best_of_whole_fits(flow, starts, settings, rows, weight, validation_rows, rng):
+    """Fit flows from all starts, several at the same time, and others from the best start.
 
     Parameters
     ----------
     flow : BaseFlowDensity
         An unfitted flow that validates.
-    parameters : list of dict
-        In what each differs from the unfitted flow.
+    starts : list of (str, str)
+        Pairs of base and margins.
+    settings : list of dict
+        Other parameters: the first with which all starts are tried, and those that are worth another fit from the best one.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
         Canonical rows and their weights.
     validation_rows : tuple of ndarray or None
@@ -61,23 +64,35 @@ def best_of_whole_fits(flow, parameters, rows, weight, validation_rows, rng):
         If training diverges from every start.
     """
     candidates = _Candidates(flow, rows, weight, validation_rows, rng)
-    fitted = [None] * len(parameters)
+    fitted = []
 
-    def fit(i):
-        fitted[i] = candidates.fit(parameters[i], None)
-        if fitted[i] is not None and fitted[i].stop_reason_ == "interrupted":  # the others shall not begin
-            raise KeyboardInterrupt
+    def best_so_far():
+        return max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
+
+    def fit_all(tries):
+        first = len(fitted)
+        fitted.extend([None] * len(tries))
+
+        def fit(i):
+            fitted[first + i] = candidate = candidates.fit(*tries[i], None)
+            if candidate is not None and candidate.stop_reason_ == "interrupted":  # the others shall not begin
+                raise KeyboardInterrupt
+
+        in_threads(fit, len(tries), None)
 
     is_interrupted = False
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
-            in_threads(fit, len(parameters), None)
+            fit_all([(start, settings[0]) for start in starts])
+            best = best_so_far()
+            if best is not None:
+                fit_all([((best.base, best.margins), others) for others in settings[1:]])
         except KeyboardInterrupt:
             is_interrupted = True
-            if not any(fitted):
+            if best_so_far() is None:
                 raise
-    best = max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
+    best = best_so_far()
     if best is None:
         raise diverged_for_every_start(flow)
     if is_interrupted:
@@ -115,7 +130,7 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
     """
     candidates = _Candidates(flow, rows, weight, validation_rows, rng)
     best, longest = None, 0.0
-    for i, (base, margins) in enumerate(starts_of(flow)):
+    for i, start in enumerate(starts_of(flow)):
         begin = time.perf_counter()
         left = end - begin
         if i > 0 and left < longest:
@@ -123,7 +138,7 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
         try:
             with warnings.catch_warnings(), discrete_columns_warned_about():
                 _leave_the_last_word_to_the_flow()
-                candidate = candidates.fit({"base": base, "margins": margins}, max(left, 1e-3))
+                candidate = candidates.fit(start, {}, max(left, 1e-3))
         except KeyboardInterrupt:  # before the training of this one, which keeps what it has learned
             if best is None:
                 raise
