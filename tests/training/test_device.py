@@ -10,7 +10,7 @@ from sklearn_flows._workspace import Workspace
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
 from sklearn_flows.training._likelihood import STEPS_BEFORE_RECORDING, Likelihood, _add_gradient, _RecordedGradient
-from sklearn_flows.training._optim import FlatParameters
+from sklearn_flows.training._optim import FlatParameters, Muon
 
 SETTINGS = {"n_transforms": 2, "hidden_layer_sizes": (8, 8), "activation": "silu"}
 SPLINES = {"layer": "autoregressive", "n_bins": 4, "tail_bound": 5.0}
@@ -34,6 +34,14 @@ def test_a_step_reads_nothing_back(family, df, generator):
     loss = Likelihood(flow).add_gradient(rows, torch.empty(32, dtype=torch.int64, device="meta"))
     assert loss.device.type == "meta"
     assert all(parameter.grad is not None for parameter in flow.parameters())
+
+
+def test_orthogonalised_steps_read_nothing_back(generator):
+    flow = build(spline_flow, None, generator).to("meta")
+    optimiser = Muon(FlatParameters(flow), 0.1)
+    assert len(optimiser.parameters.blocks) > 0
+    optimiser._step_of_blocks(0.1, torch.ones((), device="meta"))
+    assert optimiser.first_moment.device.type == "meta"
 
 
 class NoStream:
