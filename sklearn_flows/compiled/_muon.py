@@ -32,7 +32,7 @@ def _multiply(work, a, b, c):
 def _inverse_root_of_products(block, n_rows, length, coefficients, n_iterations, work):
     """Find Q such that the rows of Q M are orthonormal, or nearly so; M are the rows of ``block``.
 
-    Returns where Q is in ``work``; minus one where all of M is zero.
+    Returns where Q is in ``work``, not in its first square; where all of M is zero, so is Q.
     """
     products, squared, factor, result, spare = 0, _SQUARE, 2 * _SQUARE, 3 * _SQUARE, 4 * _SQUARE
     width = vector_width(work)
@@ -51,7 +51,7 @@ def _inverse_root_of_products(block, n_rows, length, coefficients, n_iterations,
             norm += dot * dot * (1.0 if i == j else 2.0)
     norm = math.sqrt(norm)
     if norm == 0.0:  # but go on with NaN, which must be seen
-        return -1
+        return squared
     scale = work.dtype.type(1.0 / norm)
     for i in range(_SQUARE):
         work[products + i] *= scale
@@ -101,19 +101,18 @@ def orthogonalised_steps(
                 momentum[place] = m
                 block[j * padded + i if is_tall else i * padded + j] = keep * m + g
         result = _inverse_root_of_products(block, n_vectors, padded, coefficients, n_iterations, work)
-        if result >= 0:
-            step = dtype(learning_rate * size * math.sqrt(length))
-            for k in range(0, padded, width):
-                for i in range(n_vectors):
-                    moved = load(block, k) * work[result + i * BLOCK_SIZE]
-                    for j in range(1, n_vectors):
-                        moved = moved + load(block, j * padded + k) * work[result + i * BLOCK_SIZE + j]
-                    store(work, i * width, moved * step)
-                for i in range(n_vectors):
-                    for lane in range(min(width, length - k)):
-                        row, column = (k + lane, i) if is_tall else (i, k + lane)
-                        if column < n_seen[first_row + row]:
-                            place = first + row * n_columns + column
-                            values[place] = values[place] * decay - work[i * width + lane]
+        step = dtype(learning_rate * size * math.sqrt(length))
+        for k in range(0, padded, width):
+            for i in range(n_vectors):
+                moved = load(block, k) * work[result + i * BLOCK_SIZE]
+                for j in range(1, n_vectors):
+                    moved = moved + load(block, j * padded + k) * work[result + i * BLOCK_SIZE + j]
+                store(work, i * width, moved * step)
+            for i in range(n_vectors):
+                for lane in range(min(width, length - k)):
+                    row, column = (k + lane, i) if is_tall else (i, k + lane)
+                    if column < n_seen[first_row + row]:
+                        place = first + row * n_columns + column
+                        values[place] = values[place] * decay - work[i * width + lane]
         for i in range(n_rows * n_columns):
             gradients[first + i] = dtype(0.0)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ..nets import MUON_BLOCK_SIZE, Linear
 
-# Newton-Schulz iterations and their coefficients, which bring singular values between 0.002 and 1 to between 0.7 and 1.2 [1].
+# Newton-Schulz iterations and their coefficients, those of Muon's authors, which bring singular values between 0.002 and 1 to
+# between 0.7 and 1.2.
 N_ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# Root mean square of a block's step, in units of the learning rate: about that of a step of Adam [2].
+# Root mean square of a block's step, in units of the learning rate: about that of a step of Adam.
 SIZE_OF_STEPS = 0.2
 # Decay rate of the momentum of blocks.
 MOMENTUM = 0.95
@@ -114,6 +115,9 @@ class AdamW:
     .. [1] Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2.
     """
 
+    # How many parameters, the first ones, take other steps: none but in subclasses.
+    n_in_blocks = 0
+
     def __init__(
         self,
         parameters: FlatParameters,
@@ -137,9 +141,6 @@ class AdamW:
         self.first_moment, self.second_moment = torch.zeros_like(values), torch.zeros_like(values)
         self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
 
-    # How many parameters, the first ones, aren't stepped by it.
-    n_in_blocks = 0
-
     @property
     def vectors(self) -> list[npt.NDArray[np.floating]]:
         """Values, gradients, and both moments, on the CPU, as compiled kernels take them."""
@@ -149,8 +150,9 @@ class AdamW:
     @property
     def parts(self) -> list[int | npt.NDArray[np.generic]]:
         """Which parameters are stepped how, in the order in which compiled kernels take it."""
-        flat, everything = self.parameters, slice(None if self.n_in_blocks else 0)
-        return [flat.n_decaying, flat.blocks[everything], flat.n_seen, self.n_in_blocks, np.array(COEFFICIENTS)]
+        flat = self.parameters
+        blocks = flat.blocks if self.n_in_blocks else flat.blocks[:0]
+        return [flat.n_decaying, blocks, flat.n_seen, self.n_in_blocks, np.array(COEFFICIENTS)]
 
     @property
     def settings(self) -> list[float]:
@@ -195,7 +197,7 @@ class AdamW:
         flat.gradients.zero_()
 
     def _step_of_blocks(self, learning_rate: float, excess: Tensor) -> None:
-        pass
+        """Take the steps of the first ``n_in_blocks`` parameters, along gradients divided by ``excess``."""
 
 
 class Muon(AdamW):

@@ -146,6 +146,14 @@ def test_muon_moves_a_block_by_nearly_orthonormal_steps(n_in, shape, generator):
     assert values.diagonal().max() < 1.3
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_without_gradients_weights_in_blocks_only_decay(flow, is_compiled):
+    flat = FlatParameters(flow)
+    before = flat.values.clone()
+    steps_with(Muon(flat, 0.5, is_compiled=is_compiled), [torch.zeros_like(before)], 0.1)
+    torch.testing.assert_close(flat.values[: flat.n_in_blocks], 0.95 * before[: flat.n_in_blocks])
+
+
 def test_what_is_in_no_block_takes_steps_of_adamw(flow, generator):
     muon, adamw = (cls(FlatParameters(copy.deepcopy(flow)), 0.1) for cls in (Muon, AdamW))
     n_in_blocks = muon.parameters.n_in_blocks
