@@ -103,11 +103,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     One that isn't trained by the likelihood in one pass of the flow says by what in ``_build_objective`` too.
     """
 
-    # How often an epoch visits each row, how many of the usual steps an automatic fit takes, "auto" learning rates, and
-    # from which number of rows on a fit is faster on CUDA.
+    # How often an epoch visits each row, how many of the usual steps an automatic fit takes, "auto" learning rates, up to which
+    # number of rows AdamW is better than Muon, and from which number on a fit is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
     _learning_rates = LearningRates()
+    _max_rows_for_adamw = math.inf
     _min_rows_for_cuda = MIN_ROWS_FOR_CUDA
 
     _parameter_constraints = {
@@ -121,6 +122,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, 1e30, closed="right")],
+        "optimizer": [StrOptions({"auto", "adamw", "muon"})],
         "weight_decay": [Interval(Real, 0, 1e30, closed="both")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -151,9 +153,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         """Give the parameters with which whole fits try all starts, and others that are worth one more from the best start."""
         return [{}]
 
-    def _orthogonalises(self):
-        """Say whether weights of networks take the steps of Muon, once sizes are chosen."""
-        return False
+    def _choose_optimizer(self, n_rows, from_draws):
+        if self.optimizer != "auto":
+            return self.optimizer
+        return "muon" if from_draws or n_rows > self._max_rows_for_adamw else "adamw"
 
     @abstractmethod
     def _build_flow(self, whitening, base, generator):
@@ -266,6 +269,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     return self._become(interruption.best, X_given, y, sample_weight)
             else:
                 start = self._learn_from_rows(rows, weight, validation_rows, rng)
+        optimizer = self._choose_optimizer(len(rows), from_draws=n_teachers > 0)
         encoding, flow, train, validation = start.encoding, start.flow, start.train, start.validation
         # What follows needs none of these, and most are as large as the table.
         del X, X_val, validation_rows, rows, weight
@@ -309,6 +313,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 "flow_": copy.deepcopy(flow).to(device="cpu", dtype=torch.float64).requires_grad_(False).eval(),
                 "batch_size_": batch_size,
                 "max_iter_": max_iter,
+                "optimizer_": optimizer,
                 "n_iter_": len(losses),
                 "stop_reason_": result.stop_reason,
                 "loss_curve_": losses,
@@ -346,7 +351,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                     n_compiled_threads=n_threads if n_steps >= MIN_STEPS_FOR_COMPILED_KERNELS else 0,
                     objective=objective,
                     n_visits=self._n_visits,
-                    orthogonalises=self._orthogonalises(),
+                    orthogonalises=optimizer == "muon",
                     on_epoch_end=lambda result: progress.end_epoch(
                         result.n_iter, result.stop_reason != "max_iter", lambda: fitted_attributes(result)
                     ),
@@ -475,7 +480,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 trials[i] = 0.0, start
                 return
             try:
-                result = self._train_for_a_trial(flow, train, validation, seeds[i])
+                result = self._train_for_a_trial(flow, train, validation, len(rows), seeds[i])
             except DivergedError:
                 return
             if result.stop_reason == "interrupted":
@@ -498,7 +503,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         flow = self._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
         return [(encoding, flow, "mixture", margins)]
 
-    def _train_for_a_trial(self, flow, train, validation, seed):
+    def _train_for_a_trial(self, flow, train, validation, n_rows, seed):
         batch_size = BATCH_SIZE_OF_DRAWS if self.batch_size == "auto" else self.batch_size
         with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
             return fit_flow(
@@ -517,7 +522,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 n_compiled_threads=torch.get_num_threads(),
                 objective=self._build_objective(flow, torch_generator(seed)),
                 n_visits=self._n_visits,
-                orthogonalises=self._orthogonalises(),
+                orthogonalises=self._choose_optimizer(n_rows, from_draws=True) == "muon",
             )
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):

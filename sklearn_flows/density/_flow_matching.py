@@ -57,6 +57,9 @@ class FlowMatchingDensity(BaseFlowDensity):
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float, default=1e-2
         Peak of the learning rate.
+    optimizer : {"auto", "adamw", "muon"}, default="auto"
+        What takes the steps of the networks' weights; Muon orthogonalises them, see ``NeuralSplineFlowDensity``. "auto" is
+        "muon" where the flow learns from a teacher and "adamw" otherwise.
     weight_decay : float, default=0.0
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -92,6 +95,8 @@ class FlowMatchingDensity(BaseFlowDensity):
         What training has started from.
     n_teachers_ : int
         How many times the mixture was fitted that the flow has learned from.
+    optimizer_ : {"adamw", "muon"}
+        What has taken the steps of the networks' weights.
     encoding_ : TableEncoding
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
@@ -178,6 +183,7 @@ class FlowMatchingDensity(BaseFlowDensity):
         max_iter="auto",
         batch_size=1024,
         learning_rate=1e-2,
+        optimizer="auto",
         weight_decay=0.0,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -200,6 +206,7 @@ class FlowMatchingDensity(BaseFlowDensity):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

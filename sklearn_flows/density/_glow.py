@@ -51,7 +51,10 @@ class GlowDensity(BaseFlowDensity):
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float or "auto", default="auto"
-        Peak of the learning rate. "auto" is 1e-3, 3e-3 where the flow learns from a teacher, and 1e-2 for images.
+        Peak of the learning rate. "auto" is 1e-3, and 1e-2 where the flow learns from a teacher and for images.
+    optimizer : {"auto", "adamw", "muon"}, default="auto"
+        What takes the steps of the networks' weights; Muon orthogonalises them, see ``NeuralSplineFlowDensity``. "auto" is
+        "muon" where the flow learns from a teacher and "adamw" otherwise.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -87,6 +90,8 @@ class GlowDensity(BaseFlowDensity):
         What training has started from.
     n_teachers_ : int
         How many times the mixture was fitted that the flow has learned from.
+    optimizer_ : {"adamw", "muon"}
+        What has taken the steps of the networks' weights.
     encoding_ : TableEncoding or ImageEncoding
         The fitted map of the table's columns to the space of ``flow_``.
     n_iter_ : int
@@ -164,6 +169,7 @@ class GlowDensity(BaseFlowDensity):
         max_iter="auto",
         batch_size="auto",
         learning_rate="auto",
+        optimizer="auto",
         weight_decay=1e-4,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -186,6 +192,7 @@ class GlowDensity(BaseFlowDensity):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import MIN_ROWS_FOR_MUON, LearningRates, default_optimizer, default_spline_size
+from ._defaults import MAX_ROWS_FOR_ADAMW, MIN_ROWS_FOR_MUON, LearningRates, default_spline_size
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -52,12 +52,12 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     batch_size : int or "auto", default="auto"
         Largest batch. "auto" chooses it from the number of rows.
     learning_rate : float or "auto", default="auto"
-        Peak of the learning rate. "auto" is 5e-3, and 6e-3 where the flow learns from a teacher.
+        Peak of the learning rate. "auto" is 5e-3, and 1e-2 where the flow learns from a teacher.
     optimizer : {"auto", "adamw", "muon"}, default="auto"
         What takes the steps of the networks' weights. Muon [2]_ orthogonalises them, which fits many rows much better in as
-        many steps, and learns few rows by heart. "auto" is "muon" for more than 8,000 distinct rows and "adamw" up to 3,000;
-        between, it is the one that the held-out rows like better, where there are such and time is not limited, and "adamw"
-        otherwise.
+        many steps, and learns few rows by heart. "auto" is "muon" where the flow learns from a teacher and for more than 8,000
+        distinct rows. Otherwise it is "adamw" up to 3,000 rows; between, it is the one that the held-out rows like better,
+        where there are such and time is not limited, else "adamw".
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -149,14 +149,14 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     (3, 2)
     """
 
-    _learning_rates = LearningRates(rows=5e-3, draws=6e-3)
+    _learning_rates = LearningRates(rows=5e-3)
+    _max_rows_for_adamw = MAX_ROWS_FOR_ADAMW
 
     _parameter_constraints = {
         **BaseFlowDensity._parameter_constraints,
         "n_transforms": [*BaseFlowDensity._parameter_constraints["n_transforms"], StrOptions({"auto"})],
         "layer": [StrOptions({"autoregressive", "coupling"})],
         "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
-        "optimizer": [StrOptions({"auto", "adamw", "muon"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both"), StrOptions({"auto"})],
         "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
     }
@@ -213,8 +213,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.random_state = random_state
 
     def _choose_size(self, n_rows):
-        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins, "optimizer": self.optimizer}
-        default = default_spline_size(n_rows) | {"optimizer": default_optimizer(n_rows)}
+        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins}
+        default = default_spline_size(n_rows)
         return default | {name: value for name, value in given.items() if value != "auto"}
 
     def _worth_whole_fits(self, n_rows):
@@ -222,9 +222,6 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
             return [{}]
         names = ("adamw", "muon") if n_rows >= MIN_ROWS_FOR_MUON else ("adamw",)
         return [{"optimizer": name} for name in names]
-
-    def _orthogonalises(self):
-        return self.optimizer_ == "muon"
 
     def _build_flow(self, whitening, base, generator):
         return spline_flow(

@@ -94,11 +94,9 @@ def test_many_rows_are_fitted_by_more_layers(monkeypatch, ring, n_transforms, mo
     assert density.set_params(warm_start=True).fit(ring[:300]).n_transforms_ == expected
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "most", "expected"), [("auto", 600, "adamw"), ("auto", 599, "muon"), ("adamw", 599, "adamw")]
-)
-def test_many_rows_are_fitted_by_muon(monkeypatch, ring, optimizer, most, expected):
-    monkeypatch.setattr("sklearn_flows.density._defaults.MAX_ROWS_FOR_ADAMW", most)
+@pytest.fixture
+def optimisers(monkeypatch):
+    """What has taken the steps of fits, one after the other."""
     taken = []
 
     def tells(optimiser):
@@ -110,12 +108,31 @@ def test_many_rows_are_fitted_by_muon(monkeypatch, ring, optimizer, most, expect
 
     for optimiser in (AdamW, Muon):
         monkeypatch.setattr(_loop, optimiser.__name__, tells(optimiser))
-    settings = SETTINGS | {"n_teachers": 0, "max_iter": 1, "base": "student", "margins": "bent"}
-    density = NeuralSplineFlowDensity(optimizer=optimizer, random_state=0, **settings).fit(ring)
+    return taken
+
+
+ONE_START = {"base": "student", "margins": "bent", "max_iter": 1, "random_state": 0}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "most", "expected"), [("auto", 600, "adamw"), ("auto", 599, "muon"), ("adamw", 599, "adamw")]
+)
+def test_many_rows_are_fitted_by_muon(monkeypatch, ring, optimisers, optimizer, most, expected):
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", most)
+    density = NeuralSplineFlowDensity(optimizer=optimizer, **SETTINGS | ONE_START | {"n_teachers": 0}).fit(ring)
     assert density.optimizer_ == expected
-    # It goes on with the same, though rows are fewer.
-    assert density.set_params(warm_start=True).fit(ring[:300]).optimizer_ == expected
-    assert taken == [{"adamw": AdamW, "muon": Muon}[expected]] * 2
+    assert optimisers == [{"adamw": AdamW, "muon": Muon}[expected]]
+
+
+@pytest.mark.parametrize("density_class", [NeuralSplineFlowDensity, MAFDensity])
+def test_draws_of_a_teacher_are_learned_by_muon_and_few_rows_by_adamw(ring, optimisers, density_class):
+    density = density_class(warm_start=True, **SETTINGS | ONE_START | {"n_teachers": 2}).fit(ring)
+    assert (density.optimizer_, optimisers[-1], set(optimisers[:-2])) == ("muon", Muon, {AdamW})
+    assert density.set_params(n_teachers=0).fit(ring).optimizer_ == "adamw"
+    assert optimisers[-1] is AdamW
+    optimisers.clear()
+    assert density.set_params(warm_start=False, n_teachers=2, optimizer="adamw").fit(ring).optimizer_ == "adamw"
+    assert set(optimisers) == {AdamW}
 
 
 @pytest.mark.parametrize(("n_bins", "most_for_few", "expected"), [("auto", 600, 5), ("auto", 599, 8), (3, 599, 3)])
