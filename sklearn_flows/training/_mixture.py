@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from scipy.special import gammaln
 
-from ..distributions import spherical_log_density
 from ._weights import mixture_weights
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ FEW_ROWS = 600
 N_PRIORS_FOR_FEW_ROWS = 2
 SCALARS_AT_ONCE = 2**17
 # Columns up to which sums over rows are taken from products of all pairs of columns.
-MAX_COLUMNS_FOR_PAIRS = 20
+MAX_COLUMNS_FOR_PAIRS = 40
 
 
 class Mixture(NamedTuple):
@@ -82,79 +82,98 @@ class Mixture(NamedTuple):
 
     def log_joint(self, squared_distance: Floats) -> Floats:
         """Log-density of each row under each component, its share included, from their distances."""
-        n_features = self.means.shape[1]
+        n_features, df = self.means.shape[1], self.df
         log_det = np.log(np.diagonal(self.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
-        if np.isinf(self.df).all():  # to call torch would take longer than to compute
-            spherical = -0.5 * (squared_distance + n_features * math.log(2 * math.pi))
-        else:
-            spherical = spherical_log_density(
-                torch.from_numpy(squared_distance), n_features, torch.from_numpy(self.df)[:, None]
-            ).numpy()
-        result: Floats = (np.log(self.shares) + log_det)[:, None] + spherical
+        log_at_centre = np.log(self.shares) + log_det - 0.5 * n_features * math.log(2 * math.pi)
+        result = -0.5 * squared_distance
+        heavy = np.isfinite(df)
+        if heavy.any():
+            df = df[heavy]
+            half = (df + n_features) / 2
+            log_at_centre[heavy] += gammaln(half) - gammaln(df / 2) - 0.5 * n_features * np.log(df / 2)
+            result[heavy] = -half[:, None] * np.log1p(squared_distance[heavy] / df[:, None])
+        result += log_at_centre[:, None]
         return result
 
     def log_density(self, Z: Floats) -> Floats:
         """Log-density of each row."""
-        return _log_sum_exp(self.log_joint(self.squared_distance(Z)))
+        return _log_density_and_shares(self.log_joint(self.squared_distance(Z)))[0]
 
 
 # A number of components, the prior's rows in units of the dimension, the diagonal's share and the degrees of freedom.
 _Candidate = tuple[int, float, float, float]
 
 
-class _Rows:
-    """Rows in the form in which expectation-maximisation asks for them again and again.
+class Halves:
+    """Rows to fit and others to judge by, in the form in which expectation-maximisation asks for them again and again.
 
-    With few columns the products of all pairs are kept: moments and Mahalanobis distances are then one matrix product for all
-    components, several times faster than one for each. Where covariances are diagonal, squares are all that is needed.
+    With few columns, or diagonal covariances, the sufficient statistics of a normal distribution are kept for each row:
+    products of pairs of its entries, or their squares, then the entries, then one. Moments and Mahalanobis distances are then
+    one matrix product for all components and all rows, several times faster than one for each.
 
     Parameters
     ----------
-    Z : ndarray of shape (n_samples, n_features)
-        The rows.
-    diagonal : bool
-        Whether all covariances are diagonal.
+    Z, Z_judges : ndarray of shape (n_samples, n_features)
+        Rows to fit, and to judge by.
+    weight, weight_judges : ndarray of shape (n_samples,)
+        Their weights.
     """
 
-    def __init__(self, Z: Floats, diagonal: bool) -> None:
-        self.Z = Z
-        self.squares = np.ascontiguousarray(np.square(Z).T) if diagonal else None
-        self.pairs: tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.intp]] | None = None
-        if not diagonal and Z.shape[1] <= MAX_COLUMNS_FOR_PAIRS:
-            i, j = np.triu_indices(Z.shape[1])
-            self.pairs = np.ascontiguousarray((Z[:, i] * Z[:, j]).T), i, j
+    def __init__(self, Z: Floats, weight: Floats, Z_judges: Floats, weight_judges: Floats) -> None:
+        self.Z, self.weight = Z, weight
+        self.Z_judges, self.share_of_judges = Z_judges, weight_judges / weight_judges.sum()
+        self.all = np.concatenate([Z, Z_judges])
+        self.n_features = Z.shape[1]
 
-    def second_moments(self, weight: Floats) -> Floats:
-        """Weighted sums of outer products for weights of each component, or of their diagonals where that is all.
+    @cached_property
+    def _pairs(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        return np.triu_indices(self.n_features)
 
-        Shape (n_components, n_features, n_features), or (n_components, n_features).
+    @cached_property
+    def _statistics(self) -> Floats:
+        i, j = self._pairs
+        columns = np.ascontiguousarray(self.all.T)
+        return np.concatenate([columns[i] * columns[j], columns, np.ones((1, len(self.all)))])
+
+    @cached_property
+    def _diagonal_statistics(self) -> Floats:
+        columns = self.all.T
+        return np.concatenate([np.square(columns), columns, np.ones((1, len(self.all)))])
+
+    def moments(self, weighted: Floats, diagonal: bool) -> tuple[Floats, Floats, Floats]:
+        """Sums over the rows to fit, for weights of each component.
+
+        They are of outer products, shape (n_components, n_features, n_features), or only their diagonals, shape (n_components,
+        n_features); of rows, shape (n_components, n_features); and of the weights.
         """
-        if self.squares is not None:
-            diagonals: Floats = weight @ self.squares.T
-            return diagonals
-        if self.pairs is None:
-            return np.stack([(w * self.Z.T) @ self.Z for w in weight])
-        products, i, j = self.pairs
-        result = np.empty((len(weight), self.Z.shape[1], self.Z.shape[1]))
-        result[:, i, j] = result[:, j, i] = weight @ products.T
-        return result
+        d = self.n_features
+        if not diagonal and d > MAX_COLUMNS_FOR_PAIRS:
+            return np.stack([(w * self.Z.T) @ self.Z for w in weighted]), weighted @ self.Z, weighted.sum(axis=1)
+        statistics = self._diagonal_statistics if diagonal else self._statistics
+        sums = weighted @ statistics[:, : len(self.Z)].T
+        products = sums[:, : -d - 1]
+        if not diagonal:
+            i, j = self._pairs
+            products, packed = np.empty((len(weighted), d, d)), products
+            products[:, i, j] = products[:, j, i] = packed
+        return products, sums[:, -d - 1 : -1], sums[:, -1]
 
-    def squared_distance(self, mixture: Mixture) -> Floats:
-        """Squared Mahalanobis distance of each row from each component, shape (n_components, n_samples)."""
-        result: Floats
-        if self.squares is not None:
-            precisions = np.square(np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2))
-            linear = precisions * mixture.means
-            result = precisions @ self.squares
-        elif self.pairs is not None:
-            products, i, j = self.pairs
+    def squared_distance(self, mixture: Mixture, diagonal: bool) -> Floats:
+        """Squared Mahalanobis distance of all rows from each component, shape (n_components, n_samples)."""
+        # |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P
+        if diagonal:
+            quadratic = np.square(np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2))
+            linear = quadratic * mixture.means
+        elif self.n_features <= MAX_COLUMNS_FOR_PAIRS:
+            i, j = self._pairs
             precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
             linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
-            result = (np.where(i == j, 1.0, 2.0) * precisions[:, i, j]) @ products
+            quadratic = np.where(i == j, 1.0, 2.0) * precisions[:, i, j]
         else:
-            return mixture.squared_distance(self.Z)
-        result -= (2 * linear) @ self.Z.T
-        result += (linear * mixture.means).sum(axis=1, keepdims=True)
+            return mixture.squared_distance(self.all)
+        constant = (linear * mixture.means).sum(axis=1, keepdims=True)
+        coefficients = np.concatenate([quadratic, -2 * linear, constant], axis=1)
+        result: Floats = coefficients @ (self._diagonal_statistics if diagonal else self._statistics)
         return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
 
 
@@ -162,11 +181,15 @@ def _is_over(until: float) -> bool:
     return until < math.inf and time.perf_counter() > until
 
 
-def _log_sum_exp(log_joint: Floats) -> Floats:
+def _log_density_and_shares(log_joint: Floats) -> tuple[Floats, Floats]:
+    """Log-density of each row, and the share that each component has in it."""
     # Several times faster than numpy's logaddexp.reduce; the largest term is finite.
     highest = log_joint.max(axis=0)
-    result: Floats = highest + np.log(np.exp(log_joint - highest).sum(axis=0))
-    return result
+    shares = log_joint - highest
+    np.exp(shares, out=shares)
+    total = shares.sum(axis=0)
+    shares /= total
+    return highest + np.log(total), shares
 
 
 def first_groups(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> Floats:
@@ -214,10 +237,7 @@ def _draw(weight: Floats, rng: np.random.RandomState) -> int:
 
 
 def fit_mixture(
-    Z: Floats,
-    weight: Floats,
-    Z_val: Floats,
-    weight_val: Floats,
+    halves: Halves,
     responsibility: Floats,
     prior_rows: float,
     diagonal_share: float,
@@ -231,10 +251,8 @@ def fit_mixture(
 
     Parameters
     ----------
-    Z, Z_val : ndarray of shape (n_samples, n_features)
-        Rows to fit and to watch.
-    weight, weight_val : ndarray of shape (n_samples,)
-        Their weights.
+    halves : Halves
+        Rows to fit, and to watch.
     responsibility : ndarray of shape (n_components, n_samples)
         Which component each row belongs to at first, as probabilities.
     prior_rows : float
@@ -250,7 +268,7 @@ def fit_mixture(
     -------
     mixture : Mixture
         The best one on the way.
-    log_density_val : ndarray of shape (n_validation_samples,)
+    log_density_of_judges : ndarray of shape (n_judges,)
         Log-density of the rows to watch.
     responsibility : ndarray of shape (n_components, n_samples)
         What led to it.
@@ -261,62 +279,61 @@ def fit_mixture(
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
-    n_components, n_features = len(responsibility), Z.shape[1]
-    total = weight.sum()
-    centre = weight @ Z / total
-    diagonal = diagonal_share == 1
-    rows, rows_val = _Rows(Z, diagonal), _Rows(Z_val, diagonal)
+    n_rows, weight, diagonal = len(halves.Z), halves.weight, diagonal_share == 1
+    total, n_components = weight.sum(), len(responsibility)
+    centre = weight @ halves.Z / total
     # How much a row counts for the centre and the scale of a component.
-    influence = np.ones_like(responsibility)
-    best, best_score, best_log_density_val, leads_to_best = None, -math.inf, np.empty(0), responsibility
+    influence: Floats | float = 1.0
+    best, best_score, best_of_judges, leads_to_best = None, -math.inf, np.empty(0), responsibility
     n_worse, last = 0, -math.inf
     for _ in range(MAX_EM_STEPS):
         weighted = responsibility * weight
         n = weighted.sum(axis=1)
         shares = (n + 1) / (total + n_components)
-        weighted = weighted * influence
+        weighted *= influence
+        products, sums, mass = halves.moments(weighted, diagonal)
         # A hundredth of a row at the centre, so that an empty component has a mean.
-        means = (weighted @ Z + 0.01 * centre) / (weighted.sum(axis=1) + 0.01)[:, None]
-        covariances = _covariances(rows, weighted, n, means, prior_rows, diagonal_share)
+        means = (sums + 0.01 * centre) / (mass + 0.01)[:, None]
+        covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
         mixture = Mixture(shares, means, _precisions_cholesky(covariances), np.full(n_components, df))
-        log_density_val = _log_density(mixture, rows_val)
-        score = _mean(log_density_val, weight_val)
+        squared_distance = halves.squared_distance(mixture, diagonal)
+        log_density, share_of_components = _log_density_and_shares(mixture.log_joint(squared_distance))
+        score = float(halves.share_of_judges @ log_density[n_rows:])
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
-            best, best_score, best_log_density_val, leads_to_best = mixture, score, log_density_val, responsibility
-        squared_distance = rows.squared_distance(mixture)
-        log_joint = mixture.log_joint(squared_distance)
-        log_density = _log_sum_exp(log_joint)
-        responsibility = np.exp(log_joint - log_density)
+            best, best_score, best_of_judges, leads_to_best = mixture, score, log_density[n_rows:], responsibility
+        responsibility = share_of_components[:, :n_rows]
         if df < math.inf:
-            influence = (df + n_features) / (df + squared_distance)
-        current = float(weight @ log_density / total)
+            influence = (df + halves.n_features) / (df + squared_distance[:, :n_rows])
+        current = float(weight @ log_density[:n_rows] / total)
         if n_worse >= PATIENCE or current < last + TOLERANCE or _is_over(until):
             break
         last = current
     assert best is not None
-    return best, best_log_density_val, leads_to_best
+    return best, best_of_judges, leads_to_best
 
 
-def _covariances(rows: _Rows, weighted: Floats, n: Floats, means: Floats, prior_rows: float, diagonal_share: float) -> Floats:
+def _covariances(
+    products: Floats, sums: Floats, mass: Floats, means: Floats, n: Floats, prior_rows: float, diagonal_share: float
+) -> Floats:
     """Covariances of the components; their diagonals, shape (n_components, n_features), where these are all there is."""
     # About the means: sums of squares less squares of sums, which standardised rows can bear.
-    sums, products, mass = weighted @ rows.Z, rows.second_moments(weighted), weighted.sum(axis=1)
-    if rows.squares is not None:
-        scatter = products - 2 * sums * means + mass[:, None] * np.square(means)
+    away = sums - mass[:, None] * means
+    if products.ndim == 2:
+        scatter = products - (sums + away) * means
         prior = scatter.sum(axis=0) / n.sum()
-        least = np.full(rows.Z.shape[1], MIN_VARIANCE)
+        least = np.full(len(prior), MIN_VARIANCE)
     else:
-        crossed = sums[:, :, None] * means[:, None, :]
-        scatter = products - crossed - crossed.transpose(0, 2, 1)
-        scatter += mass[:, None, None] * means[:, :, None] * means[:, None, :]
+        scatter = products - sums[:, :, None] * means[:, None, :] - means[:, :, None] * away[:, None, :]
         within = scatter.sum(axis=0) / n.sum()
         prior = (1 - diagonal_share) * within + np.diag(diagonal_share * np.diag(within))
         least = MIN_VARIANCE * np.eye(len(within))
     if math.isinf(prior_rows):
         return np.repeat(prior[None] + least, len(n), axis=0)
-    result: Floats = (scatter + prior_rows * prior) / (n + prior_rows).reshape(-1, *[1] * prior.ndim) + least
-    return result
+    scatter += prior_rows * prior
+    scatter /= (n + prior_rows).reshape(-1, *[1] * prior.ndim)
+    scatter += least
+    return scatter
 
 
 def _precisions_cholesky(covariances: Floats) -> Floats:
@@ -326,14 +343,6 @@ def _precisions_cholesky(covariances: Floats) -> Floats:
     result = np.zeros((n_components, n_features, n_features))
     result[:, np.arange(n_features), np.arange(n_features)] = 1 / np.sqrt(covariances)
     return result
-
-
-def _log_density(mixture: Mixture, rows: _Rows) -> Floats:
-    return _log_sum_exp(mixture.log_joint(rows.squared_distance(mixture)))
-
-
-def _mean(log_density: Floats, weight: Floats) -> float:
-    return float(weight @ log_density / weight.sum())
 
 
 def _at_most(
@@ -387,7 +396,7 @@ def choose_mixture(
         Mean log-likelihood of the rows to choose by.
     """
     rows, w = _at_most(Z, weight, rng, max_rows)
-    rows_val, w_val = _at_most(Z_val, weight_val, rng, max_rows)
+    halves = Halves(rows, w, *_at_most(Z_val, weight_val, rng, max_rows))
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
@@ -405,11 +414,9 @@ def choose_mixture(
             groups[n] = -math.inf, first_groups(rows, w, n, rng)
         best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
-        mixture, log_density_val, responsibility = fit_mixture(
-            rows, w, rows_val, w_val, responsibility, prior_rows, diagonal_share, df, until
-        )
-        score = _mean(log_density_val, w_val)
-        tried.append((score, mixture, log_density_val))
+        mixture, log_density, responsibility = fit_mixture(halves, responsibility, prior_rows, diagonal_share, df, until)
+        score = float(halves.share_of_judges @ log_density)
+        tried.append((score, mixture, log_density))
         if not combine:
             tried[:] = [max(tried, key=itemgetter(0))]
         if score > best_of_size:
@@ -462,20 +469,19 @@ def choose_mixture(
         if best[2] == 1:
             improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if few and n_components is None and not _is_over(until):
-        judges = _Rows(rows_val, diagonal=False)
-        kernels = [(mixture, _log_density(mixture, judges)) for mixture in _kernels(rows, w, diagonal)]
+        kernels = [(float(halves.share_of_judges @ seen), mixture, seen) for mixture, seen in _kernels(halves, diagonal)]
         # One of them: each has as many components as there are rows.
-        tried.append(max(((_mean(seen, w_val), mixture, seen) for mixture, seen in kernels), key=itemgetter(0)))
+        tried.append(max(kernels, key=itemgetter(0)))
     if combine:
-        mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), w_val)
-        return mixture, _mean(_log_density(mixture, _Rows(rows_val, diagonal)), w_val)
+        mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), halves)
+        return mixture, float(halves.share_of_judges @ mixture.log_density(halves.Z_judges))
     score, mixture, _ = max(tried, key=itemgetter(0))
     return mixture, score
 
 
-def _combination(mixtures: list[Mixture], log_densities_val: Floats, weight_val: Floats) -> Mixture:
-    """The mixture of mixtures that makes rows likeliest, without those that count for next to nothing."""
-    shares = mixture_weights(log_densities_val, weight_val / weight_val.mean(), ROWS_BEFOREHAND)
+def _combination(mixtures: list[Mixture], log_densities: Floats, halves: Halves) -> Mixture:
+    """The mixture of mixtures that makes the judges likeliest, without those that count for next to nothing."""
+    shares = mixture_weights(log_densities, len(halves.Z_judges) * halves.share_of_judges, ROWS_BEFOREHAND)
     shares[(shares < MIN_SHARE) & (shares < shares.max())] = 0
     shares /= shares.sum()
     kept = [(share, mixture) for share, mixture in zip(shares, mixtures, strict=True) if share > 0]
@@ -487,14 +493,19 @@ def _combination(mixtures: list[Mixture], log_densities_val: Floats, weight_val:
     )
 
 
-def _kernels(Z: Floats, weight: Floats, diagonal: bool) -> Iterator[Mixture]:
-    """Kernel density estimates whose kernels are spherical, or have the shape of the rows' covariance."""
-    share = weight / weight.sum()
-    identity = np.eye(Z.shape[1])
+def _kernels(halves: Halves, diagonal: bool) -> Iterator[tuple[Mixture, Floats]]:
+    """Kernel density estimates whose kernels are spherical, or have the shape of the rows' covariance.
+
+    Each comes with the log-density of the judges.
+    """
+    Z, share = halves.Z, halves.weight / halves.weight.sum()
+    identity = np.eye(halves.n_features)
     covariance = np.cov(Z.T, aweights=share, ddof=0).reshape(identity.shape)
     shapes = [identity] if diagonal else [identity, (1 - DIAGONAL_SHARES[-2]) * covariance + DIAGONAL_SHARES[-2] * identity]
     for shape in shapes:
-        whitening = np.linalg.inv(np.linalg.cholesky(shape))
+        whitening = np.repeat(np.linalg.inv(np.linalg.cholesky(shape))[None], len(Z), axis=0)
+        widest = Mixture(share, Z, whitening, np.full(len(Z), math.inf))
+        squared_distance = widest.squared_distance(halves.Z_judges)
         for bandwidth in BANDWIDTHS:
-            precisions_cholesky = np.repeat(whitening[None] / bandwidth, len(Z), axis=0)
-            yield Mixture(share, Z, precisions_cholesky, np.full(len(Z), math.inf))
+            kernels = widest._replace(precisions_cholesky=whitening / bandwidth)
+            yield kernels, _log_density_and_shares(kernels.log_joint(squared_distance / bandwidth**2))[0]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from sklearn_flows.training._mixture import choose_mixture, fit_mixture
+from sklearn_flows.training._mixture import Halves, choose_mixture, fit_mixture
 
 
 def groups(n_rows, seed):
@@ -77,13 +77,15 @@ def test_weights_are_repetitions(df):
     rows, rows_val = groups(60, 0), groups(40, 1)
     weight = np.random.RandomState(2).randint(1, 4, size=60)
     arguments = {"responsibility": np.ones((1, 60)), "prior_rows": 4.0, "diagonal_share": 0.03, "df": df}
-    weighted, *_ = fit_mixture(rows, weight.astype(float), rows_val, ones(rows_val), **arguments)
+    weighted, *_ = fit_mixture(Halves(rows, weight.astype(float), rows_val, ones(rows_val)), **arguments)
     repeated_rows = np.repeat(rows, weight, axis=0)
     one_group = {"responsibility": np.ones((1, len(repeated_rows)))}
-    repeated, *_ = fit_mixture(repeated_rows, ones(repeated_rows), rows_val, ones(rows_val), **arguments | one_group)
+    halves = Halves(repeated_rows, ones(repeated_rows), rows_val, ones(rows_val))
+    repeated, *_ = fit_mixture(halves, **arguments | one_group)
     for a, b in zip(weighted, repeated, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
-    doubled, *_ = fit_mixture(rows, 2.0 * weight, rows_val, 3 * ones(rows_val), **arguments | {"prior_rows": 8.0})
+    halves = Halves(rows, 2.0 * weight, rows_val, 3 * ones(rows_val))
+    doubled, *_ = fit_mixture(halves, **arguments | {"prior_rows": 8.0})
     np.testing.assert_allclose(doubled.means, weighted.means, rtol=1e-2, atol=1e-3)
 
 
