@@ -45,7 +45,10 @@ def optimiser_step(
     keep1, keep2, add1, add2 = dtype(beta1), dtype(beta2), dtype(1.0 - beta1), dtype(1.0 - beta2)
     size = dtype(learning_rate / (1.0 - beta1**n_steps))
     correction, small = dtype(1.0 / math.sqrt(1.0 - beta2**n_steps)), dtype(eps)
-    for i in range(n_in_blocks, len(values)):
+    # Slices, for a loop from zero: the compiler makes vectors only of what it knows not to count from the end of an array.
+    values, gradients, first_moment = values[n_in_blocks:], gradients[n_in_blocks:], first_moment[n_in_blocks:]
+    second_moment, n_decaying = second_moment[n_in_blocks:], n_decaying - n_in_blocks
+    for i in range(len(values)):
         g = gradients[i] * scale
         m = keep1 * first_moment[i] + add1 * g
         v = keep2 * second_moment[i] + add2 * g * g
