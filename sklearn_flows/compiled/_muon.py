@@ -14,42 +14,58 @@ _SQUARE = BLOCK_SIZE * BLOCK_SIZE
 
 @compiled
 def _multiply(work, a, b, c):
-    """Multiply the square at ``a`` by that at ``b``, to ``c``: two rows at once, for the processor to work on side by side."""
-    width = vector_width(work)
-    for i in range(0, BLOCK_SIZE, 2):
-        for lane in range(0, BLOCK_SIZE, width):
-            first = load(work, b + lane) * work[a + i * BLOCK_SIZE]
-            second = load(work, b + lane) * work[a + (i + 1) * BLOCK_SIZE]
-            for k in range(1, BLOCK_SIZE):
-                row = load(work, b + k * BLOCK_SIZE + lane)
-                first = first + row * work[a + i * BLOCK_SIZE + k]
-                second = second + row * work[a + (i + 1) * BLOCK_SIZE + k]
-            store(work, c + i * BLOCK_SIZE + lane, first)
-            store(work, c + (i + 1) * BLOCK_SIZE + lane, second)
+    """Multiply the square at ``a`` by that at ``b``, to ``c``: four rows at once, for the processor to work on side by side."""
+    n, width = BLOCK_SIZE, vector_width(work)
+    for i in range(a, a + _SQUARE, 4 * n):
+        for lane in range(0, n, width):
+            row = load(work, b + lane)
+            first, second, third, fourth = row * work[i], row * work[i + n], row * work[i + 2 * n], row * work[i + 3 * n]
+            for k in range(1, n):
+                row = load(work, b + k * n + lane)
+                first = first + row * work[i + k]
+                second = second + row * work[i + n + k]
+                third = third + row * work[i + 2 * n + k]
+                fourth = fourth + row * work[i + 3 * n + k]
+            out = c + i - a + lane
+            store(work, out, first)
+            store(work, out + n, second)
+            store(work, out + 2 * n, third)
+            store(work, out + 3 * n, fourth)
 
 
 @compiled
-def _inverse_root_of_products(block, n_rows, length, coefficients, n_iterations, work):
+def _products_of_rows(block, length, work):
+    """Products of all rows of a block with each other, to the first square, four of them at once; give the sum of squares."""
+    width = vector_width(block)
+    norm = 0.0
+    for i in range(BLOCK_SIZE):
+        for j in range(0, i + 1, 4):
+            first = second = third = fourth = load(block, 0) * 0.0
+            for k in range(0, length, width):
+                row, other = load(block, i * length + k), j * length + k
+                first = first + row * load(block, other)
+                second = second + row * load(block, other + length)
+                third = third + row * load(block, other + 2 * length)
+                fourth = fourth + row * load(block, other + 3 * length)
+            dots = (total(first), total(second), total(third), total(fourth))
+            for of_four in range(min(4, i + 1 - j)):
+                dot = dots[of_four]
+                work[i * BLOCK_SIZE + j + of_four] = work[(j + of_four) * BLOCK_SIZE + i] = dot
+                norm += dot * dot * (1.0 if i == j + of_four else 2.0)
+    return norm
+
+
+@compiled
+def _inverse_root_of_products(block, length, coefficients, n_iterations, work):
     """Find Q such that the rows of Q M are orthonormal, or nearly so; M are the rows of ``block``.
 
     Returns where Q is in ``work``, not in its first square; where all of M is zero, so is Q.
     """
     products, squared, factor, result, spare = 0, _SQUARE, 2 * _SQUARE, 3 * _SQUARE, 4 * _SQUARE
-    width = vector_width(work)
     zero = work.dtype.type(0.0)
-    for i in range(2 * _SQUARE):
-        work[i] = zero
-        work[result + i % _SQUARE] = zero
-    norm = 0.0
-    for i in range(n_rows):
-        for j in range(i + 1):
-            dots = load(block, 0) * 0.0
-            for k in range(0, length, width):
-                dots = dots + load(block, i * length + k) * load(block, j * length + k)
-            dot = total(dots)
-            work[products + i * BLOCK_SIZE + j] = work[products + j * BLOCK_SIZE + i] = dot
-            norm += dot * dot * (1.0 if i == j else 2.0)
-    norm = math.sqrt(norm)
+    for i in range(_SQUARE):
+        work[squared + i] = work[result + i] = zero
+    norm = math.sqrt(_products_of_rows(block, length, work))
     if norm == 0.0:  # but go on with NaN, which must be seen
         return squared
     scale = work.dtype.type(1.0 / norm)
@@ -72,6 +88,46 @@ def _inverse_root_of_products(block, n_rows, length, coefficients, n_iterations,
 
 
 @compiled
+def _replace_by_combinations(block, length, work, weights, spare):
+    """Replace the rows of a block by sums of them, four at once, with the weights of a square of ``work``."""
+    n, width = BLOCK_SIZE, vector_width(block)
+    for k in range(0, length, width):
+        for i in range(0, n, 4):
+            w = weights + i * n
+            row = load(block, k)
+            first, second, third, fourth = row * work[w], row * work[w + n], row * work[w + 2 * n], row * work[w + 3 * n]
+            for j in range(1, n):
+                row = load(block, j * length + k)
+                first = first + row * work[w + j]
+                second = second + row * work[w + n + j]
+                third = third + row * work[w + 2 * n + j]
+                fourth = fourth + row * work[w + 3 * n + j]
+            out = spare + i * width
+            store(work, out, first)
+            store(work, out + width, second)
+            store(work, out + 2 * width, third)
+            store(work, out + 3 * width, fourth)
+        for i in range(n):
+            store(block, i * length + k, load(work, spare + i * width))
+
+
+@compiled
+def _add_to_momentum(momentum, gradients, keep, scale, ahead):
+    """Let gradients count for the momentum and clear them; to ``ahead`` goes the momentum after as large ones once more."""
+    for j in range(len(momentum)):
+        g = gradients[j] * scale
+        momentum[j] = keep * momentum[j] + g
+        ahead[j] = keep * momentum[j] + g
+        gradients[j] = 0.0
+
+
+@compiled
+def _move(values, decay, step, direction, n):
+    for j in range(n):
+        values[j] = values[j] * decay - step * direction[j]
+
+
+@compiled
 def orthogonalised_steps(
     values, gradients, momentum, blocks, n_seen, scale, learning_rate, weight_decay, beta, coefficients, n_iterations, size
 ):
@@ -81,38 +137,31 @@ def orthogonalised_steps(
     longest = 0
     for i in range(len(blocks)):
         longest = max(longest, blocks[i, 2], blocks[i, 3])
-    block = np.empty(BLOCK_SIZE * (longest + width), values.dtype)
+    memory = np.empty(BLOCK_SIZE * (longest + width), values.dtype)
     work = np.empty(5 * _SQUARE, values.dtype)
     coefficients = coefficients.astype(values.dtype)
-    factor, keep, decay = dtype(scale), dtype(beta), dtype(1.0 - learning_rate * weight_decay)
+    scale, keep, decay = dtype(scale), dtype(beta), dtype(1.0 - learning_rate * weight_decay)
     for b in range(len(blocks)):
         first, first_row, n_rows, n_columns = blocks[b, 0], blocks[b, 1], blocks[b, 2], blocks[b, 3]
         # The shorter side is made orthonormal; its vectors lie one after the other, filled up with zeros.
         is_tall = n_rows > n_columns
-        n_vectors, length = (n_columns, n_rows) if is_tall else (n_rows, n_columns)
+        length = n_rows if is_tall else n_columns
         padded = (length + width - 1) // width * width
-        for i in range(n_vectors * padded):
-            block[i] = dtype(0.0)
+        block = memory[: BLOCK_SIZE * padded]
+        block[:] = dtype(0.0)
         for i in range(n_rows):
-            for j in range(n_columns):
-                place = first + i * n_columns + j
-                g = gradients[place] * factor
-                m = keep * momentum[place] + g
-                momentum[place] = m
-                block[j * padded + i if is_tall else i * padded + j] = keep * m + g
-        result = _inverse_root_of_products(block, n_vectors, padded, coefficients, n_iterations, work)
+            # Rows and columns as arrays of their own, for loops from zero: of those the compiler makes vectors.
+            row = slice(first + i * n_columns, first + (i + 1) * n_columns)
+            if is_tall:
+                _add_to_momentum(momentum[row], gradients[row], keep, scale, block[i::padded])
+            else:
+                _add_to_momentum(momentum[row], gradients[row], keep, scale, block[i * padded : (i + 1) * padded])
+        inverse_root = _inverse_root_of_products(block, padded, coefficients, n_iterations, work)
+        _replace_by_combinations(block, padded, work, inverse_root, 0)
         step = dtype(learning_rate * size * math.sqrt(length))
-        for k in range(0, padded, width):
-            for i in range(n_vectors):
-                moved = load(block, k) * work[result + i * BLOCK_SIZE]
-                for j in range(1, n_vectors):
-                    moved = moved + load(block, j * padded + k) * work[result + i * BLOCK_SIZE + j]
-                store(work, i * width, moved * step)
-            for i in range(n_vectors):
-                for lane in range(min(width, length - k)):
-                    row, column = (k + lane, i) if is_tall else (i, k + lane)
-                    if column < n_seen[first_row + row]:
-                        place = first + row * n_columns + column
-                        values[place] = values[place] * decay - work[i * width + lane]
-        for i in range(n_rows * n_columns):
-            gradients[first + i] = dtype(0.0)
+        for i in range(n_rows):
+            row = slice(first + i * n_columns, first + (i + 1) * n_columns)
+            if is_tall:
+                _move(values[row], decay, step, block[i::padded], n_seen[first_row + i])
+            else:
+                _move(values[row], decay, step, block[i * padded : (i + 1) * padded], n_seen[first_row + i])
