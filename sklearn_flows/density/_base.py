@@ -6,18 +6,15 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import gen_batches
 from sklearn.utils.validation import validate_data
 
-from .._parallel import for_each
 from ..distributions import StudentMixture
 from ..encoding import MARGINS, ImageEncoding, PixelLevels, TableEncoding, warn_about_discrete_columns
-from ..flows import Flow, Rows
+from ..flows import Rows
 from ..nets import ACTIVATIONS
 from ..training import (
     DivergedError,
@@ -29,7 +26,7 @@ from ..training import (
 from ..transforms import StepLimitError
 from ..utils._progress import FitProgress
 from ..utils._random import draw_seed, torch_generator
-from ..utils._settings import check_layer_sizes, resolve_device
+from ..utils._settings import check_layer_sizes
 from ..utils._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -43,7 +40,6 @@ from ..utils._state import fitted_attributes_restored_on_error, learned_attribut
 from ..utils._threads import one_blas_thread, one_thread_if_small
 from ._defaults import (
     BATCH_SIZE_OF_DRAWS,
-    EPOCHS_OF_A_TRIAL,
     EPOCHS_WITH_TEACHER,
     MARGINS_OF_IMAGES,
     MAX_ROWS_FOR_WHOLE_FITS,
@@ -51,50 +47,28 @@ from ._defaults import (
     MIN_ROWS_FOR_EARLY_STOPPING,
     MIN_ROWS_FOR_WHOLE_FITS,
     N_PARTS,
-    NEAR_BEST_START,
     SHARE_OF_TIME_FOR_BASE,
-    SHARE_OF_TIME_FOR_TRIALS,
-    VALIDATION_DRAWS,
     LearningRates,
     default_base_of_images,
     default_batch_size,
     default_max_iter,
-    default_n_draws,
     default_n_noisy_copies,
-    default_n_repeats,
     default_n_teachers,
 )
 from ._images import check_image_settings, dequantised
-from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths, log_density_of_constants
+from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths
 from ._scouting import scout
-from ._starting_distribution import as_whitened, fit_base, whitening_map
-from ._teacher import InterruptedTeacherError, Teacher, diverged_for_every_start, starts_of
+from ._start import Start, encode_parts
+from ._starting_distribution import fit_base
+from ._taught_start import start_from_teacher
+from ._teacher import InterruptedTeacherError, starts_of
 from ._whole_fits import best_flow_in_time, best_of_whole_fits
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
 MIN_STEPS_FOR_COMPILED_KERNELS = 100
-# Rows encoded at once before training.
-ENCODING_CHUNK = 2**12
 # Rows that tell how often the field of a continuous flow is computed for one.
 MAX_ROWS_FOR_EVALUATIONS = 200
-
-
-class _Start(NamedTuple):
-    """Where training starts, and with what: encoded rows, with the mean log-density that they lack to be rows of the table.
-
-    A flow that isn't there yet is built on ``base`` once the table's memory is free.
-    """
-
-    encoding: TableEncoding
-    flow: Flow | None
-    base: str
-    margins: str
-    train: Rows
-    validation: Rows | None
-    units: float
-    units_val: float
-    early_stopping: bool
 
 
 class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
@@ -263,7 +237,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             if n_teachers:
                 try:
                     with one_blas_thread():
-                        start = self._learn_from_teacher(rows, weight, validation_rows, n_teachers, rng)
+                        start = start_from_teacher(self, rows, weight, validation_rows, n_teachers, rng)
                 except InterruptedTeacherError as interruption:
                     interruption.best.stop_reason_ = "interrupted"
                     return self._become(interruption.best, X_given, y, sample_weight)
@@ -395,7 +369,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 " Set them back, or fit with warm_start=False."
             )
         flow.load_state_dict(self.flow_.state_dict())
-        return _Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
+        return Start(encoding, flow, self.base_, self.margins_, train, validation, units, units_val, early_stopping)
 
     def _whole_fit_of_several(self, rows, weight, validation_rows, n_teachers, begin, rng):
         """Give the best of whole fits where these are what to do, else None."""
@@ -419,7 +393,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         # From all rows: a column that varies may be constant among those that are not held out.
         encoding = TableEncoding.fit(rows, weight, margins)
         train, validation, units, units_val, early_stopping = self._encode(encoding, rows, weight, validation_rows, rng)
-        return _Start(encoding, None, base, margins, train, validation, units, units_val, early_stopping)
+        return Start(encoding, None, base, margins, train, validation, units, units_val, early_stopping)
 
     def _learn_from_images(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the images, their pixels spread over the cells of their levels."""
@@ -429,114 +403,15 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
         part, part_val = dequantised(levels, part, part_val, rng)
         encoding = ImageEncoding.fit(levels, *part[:2], margins)
-        encoded = self._encode_parts(encoding, part, part_val)
-        return _Start(encoding, None, base, margins, *encoded, early_stopping)
-
-    def _learn_from_teacher(self, rows, weight, validation_rows, n_teachers, rng):
-        """Start from a flow of a teacher, and with rows that it draws, among the table's: from what soonest comes closest."""
-        teacher = Teacher(self, n_teachers, rng).fit(rows, weight)
-        # A single part that nobody has seen judges better than draws: it tells whether to depart from the flow at all.
-        judged_by_draws = validation_rows is None and n_teachers > 1
-        drawn = teacher.draw(default_n_draws(len(rows)) + judged_by_draws * VALIDATION_DRAWS)
-        own = np.arange(len(rows))
-        if judged_by_draws:
-            drawn, drawn_val = np.split(drawn, [len(drawn) - min(VALIDATION_DRAWS, len(drawn) // 2)])
-            validation_rows = drawn_val, np.ones(len(drawn_val))
-        elif validation_rows is None:
-            validation_rows = rows[teacher.judges_], weight[teacher.judges_]
-            own = np.delete(own, teacher.judges_)
-        # The rows themselves, too: often enough that the flow sees what the teacher has blurred, too seldom to learn by heart.
-        visits = np.append(np.tile(own, default_n_repeats(n_teachers)), np.arange(len(rows), len(rows) + len(drawn)))
-        lessons = np.concatenate([rows, drawn]), np.append(weight, np.ones(len(drawn))), visits
-        early_stopping = self.early_stopping == "auto" or self.early_stopping
-        judges = (*validation_rows, np.arange(len(validation_rows[0])))
-        candidates = [(flow.encoding_, copy.deepcopy(flow.flow_).float(), flow.base, flow.margins) for flow in teacher.flows_]
-        likelihood_of_unseen = list(teacher.likelihoods_of_flows_)
-        if n_teachers > 1 and self.base in ("auto", "mixture"):
-            for margins, likelihood in teacher.likelihoods_of_mixtures_.items():
-                from_mixtures = self._start_from_mean_of_mixtures(teacher, rows, weight, margins, rng)
-                candidates += from_mixtures
-                likelihood_of_unseen += [likelihood] * len(from_mixtures)
-        likelihood_of_draws = np.empty(len(candidates))
-
-        def look_at(i):
-            encoding, flow, *_ = candidates[i]
-            likelihood_of_draws[i] = _score(encoding, flow, judges)
-
-        for_each(look_at, len(candidates), torch.get_num_threads())
-        # Draws alone would prefer a start as blurred as some of the teacher's densities are; the rows left out alone are few.
-        promise = np.nan_to_num((likelihood_of_draws + likelihood_of_unseen) / 2, nan=-np.inf)
-        near_best = promise >= promise.max() - NEAR_BEST_START * self.n_features_in_
-        candidates = [candidates[i] for i in np.flatnonzero(near_best)]
-        seeds = [draw_seed(rng) for _ in candidates]
-        trials = [None] * len(candidates)
-
-        def try_flow(i):
-            encoding, flow, *start = candidates[i]
-            train, validation, units, units_val = self._encode_parts(encoding, lessons, judges)
-            flow = flow.requires_grad_(True).train().to(train.values.device)
-            start = _Start(encoding, flow, *start, train, validation, units, units_val, early_stopping)
-            if len(candidates) == 1:  # nothing to choose
-                trials[i] = 0.0, start
-                return
-            try:
-                result = self._train_for_a_trial(flow, train, validation, len(rows), seeds[i])
-            except DivergedError:
-                return
-            if result.stop_reason == "interrupted":
-                raise InterruptedTeacherError(teacher.best_flow_)
-            trials[i] = result.best_score + units_val, start
-
-        for_each(try_flow, len(trials), torch.get_num_threads())
-        _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
-        if best is None:
-            raise diverged_for_every_start(self)
-        return best
-
-    def _start_from_mean_of_mixtures(self, teacher, rows, weight, margins, rng):
-        encoding = TableEncoding.fit(rows, weight, margins)
-        base = teacher.mean_of_mixtures(encoding, margins)
-        if base is None:
-            return []
-        values, _ = _encode_rows(encoding, rows, weight, np.arange(len(rows)), torch.device("cpu"))
-        whitening = whitening_map(values)
-        flow = self._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
-        return [(encoding, flow, "mixture", margins)]
-
-    def _train_for_a_trial(self, flow, train, validation, n_rows, seed):
-        batch_size = BATCH_SIZE_OF_DRAWS if self.batch_size == "auto" else self.batch_size
-        with one_thread_if_small(batch_size * max([self.n_features_in_, *self.hidden_layer_sizes])):
-            return fit_flow(
-                flow,
-                train,
-                validation,
-                max_iter=EPOCHS_OF_A_TRIAL if self.max_iter == "auto" else min(self.max_iter, EPOCHS_OF_A_TRIAL),
-                max_time=None if self.max_time is None else SHARE_OF_TIME_FOR_TRIALS * self.max_time,
-                batch_size=batch_size,
-                learning_rate=self._peak_learning_rate(from_draws=True),
-                weight_decay=self.weight_decay,
-                early_stopping=True,
-                n_iter_no_change=self.n_iter_no_change,
-                tol=self.tol,
-                generator=torch_generator(seed),
-                n_compiled_threads=torch.get_num_threads(),
-                objective=self._build_objective(flow, torch_generator(seed)),
-                n_visits=self._n_visits,
-                orthogonalises=self._choose_optimizer(n_rows, from_draws=True) == "muon",
-            )
+        encoded = encode_parts(self, encoding, part, part_val)
+        return Start(encoding, None, base, margins, *encoded, early_stopping)
 
     def _encode(self, encoding, rows, weight, validation_rows, rng):
         """Split canonical rows and encode them; say, too, whether to stop early."""
         part, part_val, early_stopping = self._hold_out(rows, weight, validation_rows, rng)
         if isinstance(encoding, ImageEncoding):
             part, part_val = dequantised(encoding.levels, part, part_val, rng)
-        return *self._encode_parts(encoding, part, part_val), early_stopping
-
-    def _encode_parts(self, encoding, part, part_val):
-        device = resolve_device(self, cuda_pays=self._holds_images() or len(part[2]) >= self._min_rows_for_cuda)
-        train, units = _encode_rows(encoding, *part, device)
-        validation, units_val = (None, 0.0) if part_val is None else _encode_rows(encoding, *part_val, device)
-        return train, validation, units, units_val
+        return *encode_parts(self, encoding, part, part_val), early_stopping
 
     def _hold_out(self, rows, weight, validation_rows, rng):
         """Split canonical rows.
@@ -597,29 +472,3 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
                 ConvergenceWarning,
                 stacklevel=6,
             )
-
-
-def _encode_rows(encoding, rows, weight, indices, device):
-    """Encode some of the rows for training: in float64 and kept in float32, a chunk at a time.
-
-    Returns the encoded columns that vary, on the device, and the mean log-density that they lack to be one of ``rows``: the
-    log-determinant of the encoding and the density of the constant columns.
-    """
-    weight = weight[indices]
-    weight /= weight.mean()
-    values = np.empty((len(indices), encoding.varies.sum()), dtype=np.float32)
-    lacking = 0.0
-    for chunk in gen_batches(len(indices), ENCODING_CHUNK):
-        Z, log_det = encoding.encode(rows[indices[chunk]])
-        values[chunk] = Z[:, encoding.varies]
-        lacking += weight[chunk] @ (log_det + log_density_of_constants(encoding, Z))
-    on_device = Rows(torch.as_tensor(values, device=device), torch.as_tensor(weight, dtype=torch.float32, device=device))
-    return on_device, float(lacking / weight.sum())
-
-
-def _score(encoding, flow, part):
-    """Mean log-density of a part of the rows."""
-    rows, units = _encode_rows(encoding, *part, torch.device("cpu"))
-    with torch.no_grad():
-        log_prob = flow.log_prob(*rows.given(slice(None))).double()
-    return float((rows.weight * log_prob).mean()) + units

@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import make_moons
 
 from sklearn_flows import BaggingDensity
-from sklearn_flows.density import _base
+from sklearn_flows.density import _taught_start
 from sklearn_flows.training import _loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -127,20 +127,20 @@ def test_an_ensemble_is_interrupted_with_the_flow_that_is_being_fitted(density, 
 @pytest.fixture
 def every_start_is_tried(monkeypatch):
     """Trials, however far behind a start is."""
-    monkeypatch.setattr(_base, "NEAR_BEST_START", np.inf)
+    monkeypatch.setattr(_taught_start, "NEAR_BEST_START", np.inf)
 
 
 @pytest.mark.usefixtures("every_start_is_tried")
 def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monkeypatch):
     density = make_density(max_iter=6, batch_size=20, n_teachers=1, margins="auto")
-    trial = type(density)._train_for_a_trial
+    trial = _taught_start._try_for_a_while
 
-    def interrupted(self, *arguments):
-        result = trial(self, *arguments)
+    def interrupted(*arguments):
+        result = trial(*arguments)
         result.stop_reason = "interrupted"
         return result
 
-    monkeypatch.setattr(type(density), "_train_for_a_trial", interrupted)
+    monkeypatch.setattr(_taught_start, "_try_for_a_while", interrupted)
     with pytest.warns(UserWarning, match="before its last stage"):
         density.fit(moons)
     assert density.stop_reason_ == "interrupted"
@@ -151,10 +151,10 @@ def test_when_a_trial_is_interrupted_its_flow_is_kept(make_density, moons, monke
 def test_when_every_trial_diverges_the_error_says_what_to_do(make_density, moons, monkeypatch):
     density = make_density(max_iter=2, batch_size=20, n_teachers=1, margins="auto")
 
-    def diverges(self, *arguments):
+    def diverges(*arguments):
         raise _loop.DivergedError
 
-    monkeypatch.setattr(type(density), "_train_for_a_trial", diverges)
+    monkeypatch.setattr(_taught_start, "_try_for_a_while", diverges)
     with pytest.raises(ValueError, match="diverged for every start"):
         density.fit(moons)
     assert not hasattr(density, "flow_")

@@ -9,7 +9,7 @@ import torch
 from sklearn import config_context
 
 from sklearn_flows import RealNVPDensity
-from sklearn_flows.density import _base, _queries
+from sklearn_flows.density import _queries, _start
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -117,7 +117,7 @@ def test_encoding_in_chunks_is_encoding_at_once(make_density, monkeypatch):
     weight = np.random.RandomState(1).exponential(size=300)
     X_val = np.random.RandomState(2).randn(40, 3)
     expected = make_density().fit(X, sample_weight=weight, X_val=X_val)
-    monkeypatch.setattr(_base, "ENCODING_CHUNK", 7)
+    monkeypatch.setattr(_start, "ENCODING_CHUNK", 7)
     density = make_density().fit(X, sample_weight=weight, X_val=X_val)
     np.testing.assert_array_equal(density.score_samples(X), expected.score_samples(X))
     np.testing.assert_allclose(density.loss_curve_, expected.loss_curve_, rtol=1e-12)
