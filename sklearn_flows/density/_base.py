@@ -62,7 +62,7 @@ from ._start import Start, encode_parts
 from ._starting_distribution import fit_base
 from ._taught_start import start_from_teacher
 from ._teacher import InterruptedTeacherError, starts_of
-from ._whole_fits import best_flow_in_time, best_of_whole_fits
+from ._whole_fits import WholeFits, best_flow_in_time, best_of_whole_fits
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -124,8 +124,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         return {}
 
     def _worth_whole_fits(self, n_rows):
-        """Give the parameters with which whole fits try all starts, and others that are worth one more from the best start."""
-        return [{}]
+        """Say which whole fits are worth their time."""
+        return WholeFits({}, 1.0, [])
 
     def _choose_optimizer(self, n_rows, from_draws):
         if self.optimizer != "auto":
@@ -382,10 +382,10 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             return None
         if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
             return None
-        starts, settings = starts_of(self), self._worth_whole_fits(len(rows))
-        if len(starts) == len(settings) == 1:
+        starts, plan = starts_of(self), self._worth_whole_fits(len(rows))
+        if len(starts) == 1 and len(plan.of_best_start) <= 1:
             return None
-        return best_of_whole_fits(self, starts, settings, rows, weight, validation_rows, rng)
+        return best_of_whole_fits(self, starts, plan, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""

@@ -32,7 +32,9 @@ FEW_COLUMNS = 3
 # would see too few of them.
 MIN_ROWS_FOR_WHOLE_FITS, MAX_ROWS_FOR_WHOLE_FITS = 1_001, 8_000
 # With fewer rows Muon is worse than AdamW on most tables; with more than the second number it is better on nearly all.
+# Between, a quarter of its steps tells starts apart.
 MIN_ROWS_FOR_MUON, MAX_ROWS_FOR_ADAMW = MAX_ROWS_FOR_TEACHERS + 1, MAX_ROWS_FOR_WHOLE_FITS
+SHARE_OF_STEPS_TO_TELL_STARTS = 0.25
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.

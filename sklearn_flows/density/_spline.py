@@ -5,7 +5,14 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import MAX_ROWS_FOR_ADAMW, MIN_ROWS_FOR_MUON, LearningRates, default_spline_size
+from ._defaults import (
+    MAX_ROWS_FOR_ADAMW,
+    MIN_ROWS_FOR_MUON,
+    SHARE_OF_STEPS_TO_TELL_STARTS,
+    LearningRates,
+    default_spline_size,
+)
+from ._whole_fits import WholeFits
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -218,10 +225,10 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         return default | {name: value for name, value in given.items() if value != "auto"}
 
     def _worth_whole_fits(self, n_rows):
-        if self.optimizer != "auto":
-            return [{}]
-        names = ("adamw", "muon") if n_rows >= MIN_ROWS_FOR_MUON else ("adamw",)
-        return [{"optimizer": name} for name in names]
+        if n_rows < MIN_ROWS_FOR_MUON or self.optimizer == "adamw":
+            return super()._worth_whole_fits(n_rows)
+        optimizers = ["adamw", "muon"] if self.optimizer == "auto" else ["muon"]
+        return WholeFits({"optimizer": "muon"}, SHARE_OF_STEPS_TO_TELL_STARTS, [{"optimizer": name} for name in optimizers])
 
     def _build_flow(self, whitening, base, generator):
         return spline_flow(

@@ -113,16 +113,20 @@ def _promising(density, teacher, rows, weight, judges, n_teachers, rng):
 
     def look_at(i):
         encoding, flow, *_ = candidates[i]
-        encoded, units = encode_rows(encoding, *judges, torch.device("cpu"))
-        with torch.no_grad():
-            log_prob = flow.log_prob(*encoded.given(slice(None))).double()
-        likelihood_of_judges[i] = float((encoded.weight * log_prob).mean()) + units
+        likelihood_of_judges[i] = _mean_log_density(encoding, flow, judges)
 
     for_each(look_at, len(candidates), torch.get_num_threads())
     # Draws alone would prefer a start as blurred as some of the teacher's densities are; the rows left out alone are few.
     promise = np.nan_to_num((likelihood_of_judges + likelihood_of_unseen) / 2, nan=-np.inf)
     near_best = promise >= promise.max() - NEAR_BEST_START * density.n_features_in_
     return [candidates[i] for i in np.flatnonzero(near_best)]
+
+
+def _mean_log_density(encoding, flow, part):
+    rows, units = encode_rows(encoding, *part, torch.device("cpu"))
+    with torch.no_grad():
+        log_prob = flow.log_prob(*rows.given(slice(None))).double()
+    return float((rows.weight * log_prob).mean()) + units
 
 
 def _on_mean_of_mixtures(density, teacher, rows, weight, margins, rng):

@@ -1,7 +1,9 @@
 """Several whole fits, of which the best is kept: where each takes little time, or a teacher would take too much."""
 
+import math
 import time
 import warnings
+from typing import Any, NamedTuple
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -15,6 +17,24 @@ from ._teacher import diverged_for_every_start, starts_of
 FITS_PER_TEACHER = 5
 
 
+class WholeFits(NamedTuple):
+    """Which whole fits are worth their time.
+
+    Attributes
+    ----------
+    of_all_starts : dict
+        Parameters, beside the start, of the fits that tell starts apart.
+    share_of_steps : float
+        How many of the usual steps these take.
+    of_best_start : list of dict
+        Parameters of further fits from the best start.
+    """
+
+    of_all_starts: dict[str, Any]
+    share_of_steps: float
+    of_best_start: list[dict[str, Any]]
+
+
 class _Candidates:
     """Flows that differ in their starts, or little else, validated on the same rows."""
 
@@ -25,17 +45,21 @@ class _Candidates:
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
-    def fit(self, start, others, max_time):
+    def fit(self, start, others, max_time=None, share_of_steps=1.0):
         """Fit the flow from a start, a pair of base and margins, with other parameters; None where its training diverges."""
         base, margins = start
-        candidate = type(self.flow)(**self.parameters | others | {"base": base, "margins": margins, "max_time": max_time})
+        parameters = self.parameters | others | {"base": base, "margins": margins, "max_time": max_time}
+        if parameters["max_iter"] != "auto":
+            parameters["max_iter"] = math.ceil(share_of_steps * parameters["max_iter"])
+        candidate = type(self.flow)(**parameters)
+        candidate._share_of_steps *= share_of_steps
         try:
             return candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
             return None
 
 
-def best_of_whole_fits(flow, starts, settings, rows, weight, validation_rows, rng):
+def best_of_whole_fits(flow, starts, plan, rows, weight, validation_rows, rng):
     """Fit flows from all starts, several at the same time, and others from the best start.
 
     Parameters
@@ -44,8 +68,8 @@ def best_of_whole_fits(flow, starts, settings, rows, weight, validation_rows, rn
         An unfitted flow that validates.
     starts : list of (str, str)
         Pairs of base and margins.
-    settings : list of dict
-        Other parameters: the first with which all starts are tried, and those that are worth another fit from the best one.
+    plan : WholeFits
+        Which fits to try.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
         Canonical rows and their weights.
     validation_rows : tuple of ndarray or None
@@ -69,12 +93,12 @@ def best_of_whole_fits(flow, starts, settings, rows, weight, validation_rows, rn
     def best_so_far():
         return max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
 
-    def fit_all(tries):
+    def fit_all(tries, share_of_steps=1.0):
         first = len(fitted)
         fitted.extend([None] * len(tries))
 
         def fit(i):
-            fitted[first + i] = candidate = candidates.fit(*tries[i], None)
+            fitted[first + i] = candidate = candidates.fit(*tries[i], share_of_steps=share_of_steps)
             if candidate is not None and candidate.stop_reason_ == "interrupted":  # the others shall not begin
                 raise KeyboardInterrupt
 
@@ -84,10 +108,14 @@ def best_of_whole_fits(flow, starts, settings, rows, weight, validation_rows, rn
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
-            fit_all([(start, settings[0]) for start in starts])
-            best = best_so_far()
-            if best is not None:
-                fit_all([((best.base, best.margins), others) for others in settings[1:]])
+            best_start = starts[0]
+            if len(starts) > 1 or not plan.of_best_start:
+                fit_all([(start, plan.of_all_starts) for start in starts], plan.share_of_steps)
+                best = best_so_far()
+                if best is None:
+                    raise diverged_for_every_start(flow)
+                best_start = best.base, best.margins
+            fit_all([(best_start, others) for others in plan.of_best_start])
         except KeyboardInterrupt:
             is_interrupted = True
             if best_so_far() is None:

@@ -13,11 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.cross_fitting import draw_from_mixture
-from sklearn_flows.density import _base, _scouting, _spline, _whole_fits
+from sklearn_flows.density import _base, _scouting, _spline, _taught_start, _whole_fits
 from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import STARTS, Teacher
-from sklearn_flows.density._whole_fits import best_flow_in_time, best_of_whole_fits
+from sklearn_flows.density._whole_fits import WholeFits, best_flow_in_time, best_of_whole_fits
 from sklearn_flows.encoding import TableEncoding
 from sklearn_flows.training import DivergedError, canonical_rows
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
@@ -77,12 +77,14 @@ def test_the_mean_of_mixtures_is_the_mean_of_their_densities(teacher, moons, mar
 
 def test_the_start_is_the_best_by_draws_and_by_rows_left_out_together(moons, monkeypatch):
     """A start that draws like somewhat less is taken where rows like it much more, and the other way round."""
-    monkeypatch.setattr(
-        _base, "_score", lambda encoding, flow, judges: {"bent": -1.0, "smooth": -2.0}.get(margins(encoding), -9.0)
-    )
 
     def margins(encoding):
         return next(m for m, flow in zip(("bent", "linear", "smooth"), flows, strict=True) if flow.encoding_ is encoding)
+
+    def mean_log_density(encoding, flow, judges):
+        return {"bent": -1.0, "smooth": -2.0}.get(margins(encoding), -9.0)
+
+    monkeypatch.setattr(_taught_start, "_mean_log_density", mean_log_density)
 
     fit = Teacher.fit
     for likelihoods, expected in (([-3.0, -3.0, -1.0], "smooth"), ([-3.0, -3.0, -2.5], "bent")):
@@ -191,13 +193,13 @@ def test_a_part_that_nobody_has_seen_judges_what_is_learned_from_a_single_teache
 @pytest.mark.parametrize(("n_teachers", "n_repeats", "n_seen"), [(1, 5, 135), (2, 10, 150)])
 def test_a_flow_learns_from_the_rows_too_but_not_from_those_that_judge(moons, monkeypatch, n_teachers, n_repeats, n_seen):
     lessons = []
-    encode_parts = NeuralSplineFlowDensity._encode_parts
+    encode_parts = _taught_start.encode_parts
 
-    def keep_lessons(self, encoding, part, part_val):
+    def keep_lessons(density, encoding, part, part_val):
         lessons.append((part, part_val))
-        return encode_parts(self, encoding, part, part_val)
+        return encode_parts(density, encoding, part, part_val)
 
-    monkeypatch.setattr(NeuralSplineFlowDensity, "_encode_parts", keep_lessons)
+    monkeypatch.setattr(_taught_start, "encode_parts", keep_lessons)
     weight = np.arange(1.0, 151.0)
     density = NeuralSplineFlowDensity(n_teachers=n_teachers, max_iter=1, random_state=0, **SMALL)
     density.fit(moons, sample_weight=weight)
@@ -258,6 +260,8 @@ def test_a_short_fit_warns_once(moons):
 
 # --- whole fits ---
 
+EVERY_START = WholeFits({}, 1.0, [])
+
 
 @pytest.fixture
 def fits(monkeypatch):
@@ -286,19 +290,35 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
-@pytest.mark.parametrize(("optimizer", "expected"), [("auto", ["adamw", "muon"]), ("muon", ["muon"])])
-def test_whole_fits_of_enough_rows_try_both_optimizers(moons, monkeypatch, fits, optimizer, expected):
+@pytest.mark.parametrize(("optimizer", "of_best_start"), [("auto", {"adamw", "muon"}), ("muon", {"muon"}), ("adamw", set())])
+@pytest.mark.parametrize("max_iter", ["auto", 6])
+def test_in_whole_fits_of_enough_rows_a_part_of_muons_steps_tells_starts_apart(
+    moons, monkeypatch, fits, optimizer, of_best_start, max_iter
+):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(_spline, "MIN_ROWS_FOR_MUON", 150)
-    flow = NeuralSplineFlowDensity(n_teachers=0, optimizer=optimizer, random_state=0, **SMALL).fit(moons)
+    settings = SMALL | {"n_teachers": 0, "max_iter": max_iter, "n_iter_no_change": np.inf, "random_state": 0}
+    flow = NeuralSplineFlowDensity(optimizer=optimizer, **settings).fit(moons)
     *tried, kept = fits
     assert kept is flow
-    assert {(fit.optimizer_, fit.base, fit.margins) for fit in tried[:3]} == {(expected[0], *start) for start in STARTS}
-    best_start = max(tried[:3], key=lambda fit: fit.best_validation_score_)
-    others = [(fit.optimizer_, fit.base, fit.margins) for fit in tried[3:]]
-    assert others == [(name, best_start.base, best_start.margins) for name in expected[1:]]
+    of_starts, others = tried[: len(STARTS)], tried[len(STARTS) :]
+    expected = "adamw" if optimizer == "adamw" else "muon"
+    assert {(fit.optimizer_, fit.base, fit.margins) for fit in of_starts} == {(expected, *start) for start in STARTS}
+    best_start = max(of_starts, key=lambda fit: fit.best_validation_score_)
+    assert {fit.optimizer_ for fit in others} == of_best_start
+    assert {(fit.base, fit.margins) for fit in others} <= {(best_start.base, best_start.margins)}
+    for fit in of_starts:
+        assert all(fit.max_iter_ == pytest.approx(0.25 * other.max_iter_, abs=1) for other in others)
     best = max(tried, key=lambda fit: fit.best_validation_score_)
     assert (kept.optimizer_, kept.best_validation_score_) == (best.optimizer_, best.best_validation_score_)
+
+
+def test_one_start_needs_nothing_to_tell_it_apart(moons, monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(_spline, "MIN_ROWS_FOR_MUON", 150)
+    NeuralSplineFlowDensity(n_teachers=0, base="student", margins="bent", max_iter=6, random_state=0, **SMALL).fit(moons)
+    assert {(fit.optimizer_, fit.max_iter_) for fit in fits[:2]} == {("adamw", 6), ("muon", 6)}
+    assert len(fits) == 3
 
 
 @pytest.mark.parametrize("settings", [{"max_time": 100.0}, {"early_stopping": False}, {"base": "student", "margins": "bent"}])
@@ -337,10 +357,10 @@ def test_whole_fits_that_diverge_are_left_out(moons, diverges_from):
     flow, rng = NeuralSplineFlowDensity(max_iter=1, random_state=0, **SMALL), np.random.RandomState(0)
     diverges_from("student")
     starts = [("student", "bent"), ("mixture", "linear")]
-    best = best_of_whole_fits(flow, starts, [{}], moons, np.ones(150), None, rng)
+    best = best_of_whole_fits(flow, starts, EVERY_START, moons, np.ones(150), None, rng)
     assert best.base_ == "mixture"
     with pytest.raises(DivergedError, match="diverged for every start"):
-        best_of_whole_fits(flow, starts[:1], [{}], moons, np.ones(150), None, rng)
+        best_of_whole_fits(flow, starts[:1], EVERY_START, moons, np.ones(150), None, rng)
 
 
 # --- scouts ---
