@@ -13,24 +13,31 @@ _SQUARE = BLOCK_SIZE * BLOCK_SIZE
 
 
 @compiled
+def _combine(weights, square, rows, first, stride, sums, place, stride_of_sums):
+    """Sum a vector of each row with each row of a square of weights: four sums at once, for the processor to overlap them."""
+    n = BLOCK_SIZE
+    for i in range(0, n, 4):
+        w = square + i * n
+        row = load(rows, first)
+        a, b, c, d = row * weights[w], row * weights[w + n], row * weights[w + 2 * n], row * weights[w + 3 * n]
+        for j in range(1, n):
+            row = load(rows, first + j * stride)
+            a = a + row * weights[w + j]
+            b = b + row * weights[w + n + j]
+            c = c + row * weights[w + 2 * n + j]
+            d = d + row * weights[w + 3 * n + j]
+        out = place + i * stride_of_sums
+        store(sums, out, a)
+        store(sums, out + stride_of_sums, b)
+        store(sums, out + 2 * stride_of_sums, c)
+        store(sums, out + 3 * stride_of_sums, d)
+
+
+@compiled
 def _multiply(work, a, b, c):
-    """Multiply the square at ``a`` by that at ``b``, to ``c``: four rows at once, for the processor to work on side by side."""
-    n, width = BLOCK_SIZE, vector_width(work)
-    for i in range(a, a + _SQUARE, 4 * n):
-        for lane in range(0, n, width):
-            row = load(work, b + lane)
-            first, second, third, fourth = row * work[i], row * work[i + n], row * work[i + 2 * n], row * work[i + 3 * n]
-            for k in range(1, n):
-                row = load(work, b + k * n + lane)
-                first = first + row * work[i + k]
-                second = second + row * work[i + n + k]
-                third = third + row * work[i + 2 * n + k]
-                fourth = fourth + row * work[i + 3 * n + k]
-            out = c + i - a + lane
-            store(work, out, first)
-            store(work, out + n, second)
-            store(work, out + 2 * n, third)
-            store(work, out + 3 * n, fourth)
+    """Multiply the square at ``a`` by that at ``b``, to ``c``."""
+    for lane in range(0, BLOCK_SIZE, vector_width(work)):
+        _combine(work, a, work, b + lane, BLOCK_SIZE, work, c + lane, BLOCK_SIZE)
 
 
 @compiled
@@ -88,30 +95,6 @@ def _inverse_root_of_products(block, length, coefficients, n_iterations, work):
 
 
 @compiled
-def _replace_by_combinations(block, length, work, weights, spare):
-    """Replace the rows of a block by sums of them, four at once, with the weights of a square of ``work``."""
-    n, width = BLOCK_SIZE, vector_width(block)
-    for k in range(0, length, width):
-        for i in range(0, n, 4):
-            w = weights + i * n
-            row = load(block, k)
-            first, second, third, fourth = row * work[w], row * work[w + n], row * work[w + 2 * n], row * work[w + 3 * n]
-            for j in range(1, n):
-                row = load(block, j * length + k)
-                first = first + row * work[w + j]
-                second = second + row * work[w + n + j]
-                third = third + row * work[w + 2 * n + j]
-                fourth = fourth + row * work[w + 3 * n + j]
-            out = spare + i * width
-            store(work, out, first)
-            store(work, out + width, second)
-            store(work, out + 2 * width, third)
-            store(work, out + 3 * width, fourth)
-        for i in range(n):
-            store(block, i * length + k, load(work, spare + i * width))
-
-
-@compiled
 def _add_to_momentum(momentum, gradients, keep, scale, ahead):
     """Let gradients count for the momentum and clear them; to ``ahead`` goes the momentum after as large ones once more."""
     for j in range(len(momentum)):
@@ -157,7 +140,10 @@ def orthogonalised_steps(
             else:
                 _add_to_momentum(momentum[row], gradients[row], keep, scale, block[i * padded : (i + 1) * padded])
         inverse_root = _inverse_root_of_products(block, padded, coefficients, n_iterations, work)
-        _replace_by_combinations(block, padded, work, inverse_root, 0)
+        for k in range(0, padded, width):
+            _combine(work, inverse_root, block, k, padded, work, 0, width)
+            for i in range(BLOCK_SIZE):
+                store(block, i * padded + k, load(work, i * width))
         step = dtype(learning_rate * size * math.sqrt(length))
         for i in range(n_rows):
             row = slice(first + i * n_columns, first + (i + 1) * n_columns)
