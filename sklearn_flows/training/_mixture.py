@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -108,9 +107,9 @@ _Candidate = tuple[int, float, float, float]
 class Halves:
     """Rows to fit and others to judge by, in the form in which expectation-maximisation asks for them again and again.
 
-    With few columns, or diagonal covariances, the sufficient statistics of a normal distribution are kept for each row:
-    products of pairs of its entries, or their squares, then the entries, then one. Moments and Mahalanobis distances are then
-    one matrix product for all components and all rows, several times faster than one for each.
+    For each row the sufficient statistics of a normal distribution are kept: products of pairs of its entries (where columns
+    are few, and covariances may have other entries than their diagonals), squares, the entries, and one. Moments and
+    Mahalanobis distances are then one matrix product for all components and all rows, several times faster than one for each.
 
     Parameters
     ----------
@@ -118,34 +117,26 @@ class Halves:
         Rows to fit, and to judge by.
     weight, weight_judges : ndarray of shape (n_samples,)
         Their weights.
+    diagonal : bool, default=False
+        Whether all covariances will be diagonal.
     """
 
-    def __init__(self, Z: Floats, weight: Floats, Z_judges: Floats, weight_judges: Floats) -> None:
+    def __init__(self, Z: Floats, weight: Floats, Z_judges: Floats, weight_judges: Floats, diagonal: bool = False) -> None:
         self.all = np.concatenate([Z, Z_judges])
         self.Z, self.Z_judges = np.split(self.all, [len(Z)])
         self.weight, self.share_of_judges = weight, weight_judges / weight_judges.sum()
-        self.n_features = Z.shape[1]
-
-    @cached_property
-    def _pairs(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        return np.triu_indices(self.n_features)
-
-    @cached_property
-    def _statistics(self) -> Floats:
-        columns = np.ascontiguousarray(self.all.T)
-        result = np.ones((len(self._pairs[0]) + self.n_features + 1, len(self.all)))
-        first = 0
-        for i, column in enumerate(columns):
-            last = first + self.n_features - i
-            np.multiply(column, columns[i:], out=result[first:last])
-            first = last
-        result[first:-1] = columns
-        return result
-
-    @cached_property
-    def _diagonal_statistics(self) -> Floats:
+        self.n_features = d = Z.shape[1]
+        self._pairs = np.triu_indices(d, 1) if not diagonal and d <= MAX_COLUMNS_FOR_PAIRS else None
+        n_pairs = 0 if self._pairs is None else len(self._pairs[0])
+        self._statistics = np.ones((n_pairs + 2 * d + 1, len(self.all)))
         columns = self.all.T
-        return np.concatenate([np.square(columns), columns, np.ones((1, len(self.all)))])
+        if self._pairs is not None:
+            for place, (i, j) in enumerate(zip(*self._pairs, strict=True)):
+                np.multiply(columns[i], columns[j], out=self._statistics[place])
+        np.square(columns, out=self._statistics[n_pairs : n_pairs + d])
+        self._statistics[n_pairs + d : -1] = columns
+        # Those that diagonal covariances need are the last ones of all.
+        self._diagonal_statistics = self._statistics[n_pairs:]
 
     def moments(self, weighted: Floats, diagonal: bool) -> tuple[Floats, Floats, Floats]:
         """Sums over the rows to fit, for weights of each component.
@@ -153,34 +144,35 @@ class Halves:
         They are of outer products, shape (n_components, n_features, n_features), or only their diagonals, shape (n_components,
         n_features); of rows, shape (n_components, n_features); and of the weights.
         """
-        d = self.n_features
-        if not diagonal and d > MAX_COLUMNS_FOR_PAIRS:
+        d, n_rows = self.n_features, len(self.Z)
+        if diagonal:
+            sums = weighted @ self._diagonal_statistics[:, :n_rows].T
+            return sums[:, :d], sums[:, d:-1], sums[:, -1]
+        if self._pairs is None:
             return np.stack([(w * self.Z.T) @ self.Z for w in weighted]), weighted @ self.Z, weighted.sum(axis=1)
-        statistics = self._diagonal_statistics if diagonal else self._statistics
-        sums = weighted @ statistics[:, : len(self.Z)].T
-        products = sums[:, : -d - 1]
-        if not diagonal:
-            i, j = self._pairs
-            products, packed = np.empty((len(weighted), d, d)), products
-            products[:, i, j] = products[:, j, i] = packed
+        sums = weighted @ self._statistics[:, :n_rows].T
+        (i, j), entries = self._pairs, np.arange(d)
+        products = np.empty((len(weighted), d, d))
+        products[:, i, j] = products[:, j, i] = sums[:, : len(i)]
+        products[:, entries, entries] = sums[:, len(i) : -d - 1]
         return products, sums[:, -d - 1 : -1], sums[:, -1]
 
     def squared_distance(self, mixture: Mixture, diagonal: bool) -> Floats:
         """Squared Mahalanobis distance of all rows from each component, shape (n_components, n_samples)."""
         # |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P
         if diagonal:
+            statistics = self._diagonal_statistics
             quadratic = np.square(np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2))
             linear = quadratic * mixture.means
-        elif self.n_features <= MAX_COLUMNS_FOR_PAIRS:
-            i, j = self._pairs
+        elif self._pairs is None:
+            return mixture.squared_distance(self.all)
+        else:
+            statistics, (i, j) = self._statistics, self._pairs
             precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
             linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
-            quadratic = np.where(i == j, 1.0, 2.0) * precisions[:, i, j]
-        else:
-            return mixture.squared_distance(self.all)
+            quadratic = np.concatenate([2 * precisions[:, i, j], np.diagonal(precisions, axis1=1, axis2=2)], axis=1)
         constant = (linear * mixture.means).sum(axis=1, keepdims=True)
-        coefficients = np.concatenate([quadratic, -2 * linear, constant], axis=1)
-        result: Floats = coefficients @ (self._diagonal_statistics if diagonal else self._statistics)
+        result: Floats = np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics
         return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
 
 
@@ -403,7 +395,7 @@ def choose_mixture(
     score : float
         Mean log-likelihood of the rows to choose by.
     """
-    halves = Halves(*_at_most(Z, weight, rng, max_rows), *_at_most(Z_val, weight_val, rng, max_rows))
+    halves = Halves(*_at_most(Z, weight, rng, max_rows), *_at_most(Z_val, weight_val, rng, max_rows), diagonal)
     rows, w = halves.Z, halves.weight
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))

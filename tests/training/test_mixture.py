@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from sklearn_flows.training._mixture import Halves, choose_mixture, fit_mixture
+from sklearn_flows.training._mixture import MAX_COLUMNS_FOR_PAIRS, Halves, Mixture, choose_mixture, fit_mixture
 
 
 def groups(n_rows, seed):
@@ -70,6 +70,23 @@ def test_few_rows_in_many_dimensions_are_no_trouble():
     mixture, _ = choose(rows, rows_val)
     # The truth has -28.4; a Gaussian with the covariance of 25 rows in 20 dimensions has less than -100.
     assert mixture.log_density(test).mean() > -40
+
+
+@pytest.mark.parametrize(("diagonal", "only_diagonal"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("n_features", [1, 4, MAX_COLUMNS_FOR_PAIRS + 1])
+def test_moments_and_distances_are_those_of_each_component(n_features, diagonal, only_diagonal):
+    rng = np.random.RandomState(0)
+    rows, rows_val, weighted = rng.randn(30, n_features), rng.randn(20, n_features), rng.rand(3, 30)
+    halves = Halves(rows, ones(rows), rows_val, ones(rows_val), only_diagonal)
+    products, sums, mass = halves.moments(weighted, diagonal)
+    expected = np.einsum("kn,ni,nj->kij", weighted, rows, rows)
+    np.testing.assert_allclose(products, np.einsum("kii->ki", expected) if diagonal else expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(sums, weighted @ rows, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(mass, weighted.sum(axis=1))
+    factors = np.tril(rng.randn(3, n_features, n_features)) * (np.eye(n_features) if diagonal else 1)
+    mixture = Mixture(np.full(3, 1 / 3), rng.randn(3, n_features), factors, np.full(3, np.inf))
+    expected = np.square(np.einsum("kij,knj->kni", factors, np.r_[rows, rows_val] - mixture.means[:, None])).sum(axis=2)
+    np.testing.assert_allclose(halves.squared_distance(mixture, diagonal), expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("df", [np.inf, 4.0])
