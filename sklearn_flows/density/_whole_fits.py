@@ -112,10 +112,9 @@ def best_of_whole_fits(flow, starts, plan, rows, weight, validation_rows, rng):
             if len(starts) > 1 or not plan.of_best_start:
                 fit_all([(start, plan.of_all_starts) for start in starts], plan.share_of_steps)
                 best = best_so_far()
-                if best is None:
-                    raise diverged_for_every_start(flow)
-                best_start = best.base, best.margins
-            fit_all([(best_start, others) for others in plan.of_best_start])
+                best_start = best and (best.base, best.margins)
+            if best_start:
+                fit_all([(best_start, others) for others in plan.of_best_start])
         except KeyboardInterrupt:
             is_interrupted = True
             if best_so_far() is None:

@@ -104,7 +104,7 @@ class Mixture(NamedTuple):
 _Candidate = tuple[int, float, float, float]
 
 
-class Halves:
+class SplitRows:
     """Rows to fit and others to judge by, in the form in which expectation-maximisation asks for them again and again.
 
     For each row the sufficient statistics of a normal distribution are kept: products of pairs of its entries (where columns
@@ -237,7 +237,7 @@ def _draw(weight: Floats, rng: np.random.RandomState) -> int:
 
 
 def fit_mixture(
-    halves: Halves,
+    split: SplitRows,
     responsibility: Floats,
     prior_rows: float,
     diagonal_share: float,
@@ -251,7 +251,7 @@ def fit_mixture(
 
     Parameters
     ----------
-    halves : Halves
+    split : SplitRows
         Rows to fit, and to watch.
     responsibility : ndarray of shape (n_components, n_samples)
         Which component each row belongs to at first, as probabilities.
@@ -279,9 +279,9 @@ def fit_mixture(
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
-    n_rows, weight, diagonal = len(halves.Z), halves.weight, diagonal_share == 1
+    n_rows, weight, diagonal = len(split.Z), split.weight, diagonal_share == 1
     total, n_components = weight.sum(), len(responsibility)
-    centre = weight @ halves.Z / total
+    centre = weight @ split.Z / total
     # How much a row counts for the centre and the scale of a component.
     influence: Floats | float = 1.0
     best, best_score, best_of_judges, leads_to_best = None, -math.inf, np.empty(0), responsibility
@@ -291,16 +291,16 @@ def fit_mixture(
         n = weighted.sum(axis=1)
         shares = (n + 1) / (total + n_components)
         weighted *= influence
-        products, sums, mass = halves.moments(weighted, diagonal)
+        products, sums, mass = split.moments(weighted, diagonal)
         # A hundredth of a row at the centre, so that an empty component has a mean.
         means = (sums + 0.01 * centre) / (mass + 0.01)[:, None]
         covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
         mixture = Mixture(shares, means, _precisions_cholesky(covariances), np.full(n_components, df))
-        squared_distance = halves.squared_distance(mixture, diagonal)
+        squared_distance = split.squared_distance(mixture, diagonal)
         if df < math.inf:
-            influence = (df + halves.n_features) / (df + squared_distance[:, :n_rows])
+            influence = (df + split.n_features) / (df + squared_distance[:, :n_rows])
         log_density, share_of_components = _log_density_and_shares(mixture.log_joint(squared_distance))
-        score = float(halves.share_of_judges @ log_density[n_rows:])
+        score = float(split.share_of_judges @ log_density[n_rows:])
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
             best, best_score, best_of_judges, leads_to_best = mixture, score, log_density[n_rows:], responsibility
@@ -395,8 +395,8 @@ def choose_mixture(
     score : float
         Mean log-likelihood of the rows to choose by.
     """
-    halves = Halves(*_at_most(Z, weight, rng, max_rows), *_at_most(Z_val, weight_val, rng, max_rows), diagonal)
-    rows, w = halves.Z, halves.weight
+    split = SplitRows(*_at_most(Z, weight, rng, max_rows), *_at_most(Z_val, weight_val, rng, max_rows), diagonal)
+    rows, w = split.Z, split.weight
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
@@ -414,8 +414,8 @@ def choose_mixture(
             groups[n] = -math.inf, first_groups(rows, w, n, rng)
         best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
-        mixture, log_density, responsibility = fit_mixture(halves, responsibility, prior_rows, diagonal_share, df, until)
-        score = float(halves.share_of_judges @ log_density)
+        mixture, log_density, responsibility = fit_mixture(split, responsibility, prior_rows, diagonal_share, df, until)
+        score = float(split.share_of_judges @ log_density)
         tried.append((score, mixture, log_density))
         if not combine:
             tried[:] = [max(tried, key=itemgetter(0))]
@@ -469,19 +469,19 @@ def choose_mixture(
         if best[2] == 1:
             improve([(*best[:3], df) for df in DEGREES_OF_FREEDOM], 1)
     if few and n_components is None and not _is_over(until):
-        kernels = [(float(halves.share_of_judges @ seen), mixture, seen) for mixture, seen in _kernels(halves, diagonal)]
+        kernels = [(float(split.share_of_judges @ seen), mixture, seen) for mixture, seen in _kernels(split, diagonal)]
         # One of them: each has as many components as there are rows.
         tried.append(max(kernels, key=itemgetter(0)))
     if combine:
-        mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), halves)
-        return mixture, float(halves.share_of_judges @ mixture.log_density(halves.Z_judges))
+        mixture = _combination([mixture for _, mixture, _ in tried], np.array([seen for *_, seen in tried]), split)
+        return mixture, float(split.share_of_judges @ mixture.log_density(split.Z_judges))
     score, mixture, _ = max(tried, key=itemgetter(0))
     return mixture, score
 
 
-def _combination(mixtures: list[Mixture], log_densities: Floats, halves: Halves) -> Mixture:
+def _combination(mixtures: list[Mixture], log_densities: Floats, split: SplitRows) -> Mixture:
     """The mixture of mixtures that makes the judges likeliest, without those that count for next to nothing."""
-    shares = mixture_weights(log_densities, len(halves.Z_judges) * halves.share_of_judges, ROWS_BEFOREHAND)
+    shares = mixture_weights(log_densities, len(split.Z_judges) * split.share_of_judges, ROWS_BEFOREHAND)
     shares[(shares < MIN_SHARE) & (shares < shares.max())] = 0
     shares /= shares.sum()
     kept = [(share, mixture) for share, mixture in zip(shares, mixtures, strict=True) if share > 0]
@@ -493,19 +493,19 @@ def _combination(mixtures: list[Mixture], log_densities: Floats, halves: Halves)
     )
 
 
-def _kernels(halves: Halves, diagonal: bool) -> Iterator[tuple[Mixture, Floats]]:
+def _kernels(split: SplitRows, diagonal: bool) -> Iterator[tuple[Mixture, Floats]]:
     """Kernel density estimates whose kernels are spherical, or have the shape of the rows' covariance.
 
     Each comes with the log-density of the judges.
     """
-    Z, share = halves.Z, halves.weight / halves.weight.sum()
-    identity = np.eye(halves.n_features)
+    Z, share = split.Z, split.weight / split.weight.sum()
+    identity = np.eye(split.n_features)
     covariance = np.cov(Z.T, aweights=share, ddof=0).reshape(identity.shape)
     shapes = [identity] if diagonal else [identity, (1 - DIAGONAL_SHARES[-2]) * covariance + DIAGONAL_SHARES[-2] * identity]
     for shape in shapes:
         whitening = np.repeat(np.linalg.inv(np.linalg.cholesky(shape))[None], len(Z), axis=0)
         widest = Mixture(share, Z, whitening, np.full(len(Z), math.inf))
-        squared_distance = widest.squared_distance(halves.Z_judges)
+        squared_distance = widest.squared_distance(split.Z_judges)
         for bandwidth in BANDWIDTHS:
             kernels = widest._replace(precisions_cholesky=whitening / bandwidth)
             yield kernels, _log_density_and_shares(kernels.log_joint(squared_distance / bandwidth**2))[0]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
-from sklearn_flows.training._mixture import MAX_COLUMNS_FOR_PAIRS, Halves, Mixture, choose_mixture, fit_mixture
+from sklearn_flows.training._mixture import MAX_COLUMNS_FOR_PAIRS, Mixture, SplitRows, choose_mixture, fit_mixture
 
 
 def groups(n_rows, seed):
@@ -77,8 +77,8 @@ def test_few_rows_in_many_dimensions_are_no_trouble():
 def test_moments_and_distances_are_those_of_each_component(n_features, diagonal, only_diagonal):
     rng = np.random.RandomState(0)
     rows, rows_val, weighted = rng.randn(30, n_features), rng.randn(20, n_features), rng.rand(3, 30)
-    halves = Halves(rows, ones(rows), rows_val, ones(rows_val), only_diagonal)
-    products, sums, mass = halves.moments(weighted, diagonal)
+    split = SplitRows(rows, ones(rows), rows_val, ones(rows_val), only_diagonal)
+    products, sums, mass = split.moments(weighted, diagonal)
     expected = np.einsum("kn,ni,nj->kij", weighted, rows, rows)
     np.testing.assert_allclose(products, np.einsum("kii->ki", expected) if diagonal else expected, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(sums, weighted @ rows, rtol=1e-10, atol=1e-12)
@@ -86,7 +86,7 @@ def test_moments_and_distances_are_those_of_each_component(n_features, diagonal,
     factors = np.tril(rng.randn(3, n_features, n_features)) * (np.eye(n_features) if diagonal else 1)
     mixture = Mixture(np.full(3, 1 / 3), rng.randn(3, n_features), factors, np.full(3, np.inf))
     expected = np.square(np.einsum("kij,knj->kni", factors, np.r_[rows, rows_val] - mixture.means[:, None])).sum(axis=2)
-    np.testing.assert_allclose(halves.squared_distance(mixture, diagonal), expected, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(split.squared_distance(mixture, diagonal), expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("df", [np.inf, 4.0])
@@ -94,15 +94,15 @@ def test_weights_are_repetitions(df):
     rows, rows_val = groups(60, 0), groups(40, 1)
     weight = np.random.RandomState(2).randint(1, 4, size=60)
     arguments = {"responsibility": np.ones((1, 60)), "prior_rows": 4.0, "diagonal_share": 0.03, "df": df}
-    weighted, *_ = fit_mixture(Halves(rows, weight.astype(float), rows_val, ones(rows_val)), **arguments)
+    weighted, *_ = fit_mixture(SplitRows(rows, weight.astype(float), rows_val, ones(rows_val)), **arguments)
     repeated_rows = np.repeat(rows, weight, axis=0)
     one_group = {"responsibility": np.ones((1, len(repeated_rows)))}
-    halves = Halves(repeated_rows, ones(repeated_rows), rows_val, ones(rows_val))
-    repeated, *_ = fit_mixture(halves, **arguments | one_group)
+    split = SplitRows(repeated_rows, ones(repeated_rows), rows_val, ones(rows_val))
+    repeated, *_ = fit_mixture(split, **arguments | one_group)
     for a, b in zip(weighted, repeated, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
-    halves = Halves(rows, 2.0 * weight, rows_val, 3 * ones(rows_val))
-    doubled, *_ = fit_mixture(halves, **arguments | {"prior_rows": 8.0})
+    split = SplitRows(rows, 2.0 * weight, rows_val, 3 * ones(rows_val))
+    doubled, *_ = fit_mixture(split, **arguments | {"prior_rows": 8.0})
     np.testing.assert_allclose(doubled.means, weighted.means, rtol=1e-2, atol=1e-3)
 
 
