@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..flows import Flow, Rows
+from ._trial import tried
 
 if TYPE_CHECKING:
     from ._likelihood import CompiledLikelihood
-
-T = TypeVar("T")
-# What kernels have computed as torch does, in this process. Whether they do depends on the machine and on the kind of the flow,
-# not on its weights, and a trial in torch takes as long as some hundred rows do.
-_trusted: set[tuple[object, ...]] = set()
 
 
 def compiled_flow(flow: Flow, methods: Sequence[str], point: Sequence[Tensor], n_threads: int) -> Flow:
@@ -53,7 +48,10 @@ def compiled_flow(flow: Flow, methods: Sequence[str], point: Sequence[Tensor], n
     def answer(flow: Flow) -> Tensor:
         return torch.cat([getattr(flow, method)(*point).flatten() for method in methods])
 
-    result = _tried(values, flow, tuple(methods), compile_it, answer, lambda: answer(flow))
+    if not _on_cpu(values, flow):
+        return flow
+    # Whether kernels serve depends on the machine and on the kind of the flow, not on its weights.
+    result = tried((tuple(methods), values.dtype, repr(flow)), compile_it, answer, lambda: answer(flow))
     return flow if result is None else result
 
 
@@ -97,57 +95,14 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
         row = nearest()
         torch.autograd.backward(-(rows.weight[row] * flow.log_prob(*rows.given(row))).sum())
 
-    return _tried(
-        parameters.values,
-        flow,
-        ("gradient",),
+    if not _on_cpu(parameters.values, flow):
+        return None
+    return tried(
+        ("gradient", parameters.values.dtype, repr(flow)),
         compile_it,
         lambda likelihood: gradient(lambda: likelihood.add_gradient(rows, nearest())),
         lambda: gradient(expected),
     )
-
-
-def _tried(
-    parameters: Tensor,
-    flow: Flow,
-    asked: tuple[str, ...],
-    compile_it: Callable[[], T],
-    trial: Callable[[T], Tensor],
-    expected: Callable[[], Tensor],
-) -> T | None:
-    try:
-        import numba
-    except ImportError:
-        return None
-    # Without the compiler the loops would run, but as Python's.
-    if getattr(numba.config, "DISABLE_JIT", False) or parameters.device.type != "cpu" or not flow.base.n_features:
-        return None
-    try:
-        result = compile_it()
-    except NotImplementedError:
-        return None
-    except Exception as error:  # whatever stops a compiler: an unknown processor, no place for its cache, a missing symbol
-        _warn(repr(error))
-        return None
-    kind = (asked, parameters.dtype, repr(flow))
-    if kind in _trusted:
-        return result
-    given = expected()
-    try:
-        found = trial(result)
-    except Exception as error:
-        _warn(repr(error))
-        return None
-    if not torch.allclose(found, given, rtol=1e-3, atol=1e-3, equal_nan=True):
-        _warn(f"{found} instead of {given}")
-        return None
-    _trusted.add(kind)
-    return result
-
-
-def _warn(reason: str) -> None:
-    message = f"Compiled kernels can't be used here ({reason}). Slower ones in torch serve."
-    warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def _copied(module: nn.Module) -> tuple[Tensor, dict[int, int]]:
@@ -157,3 +112,7 @@ def _copied(module: nn.Module) -> tuple[Tensor, dict[int, int]]:
         offsets[id(parameter)] = n
         n += parameter.numel()
     return torch.cat(values), offsets
+
+
+def _on_cpu(values: Tensor, flow: Flow) -> bool:
+    return values.device.type == "cpu" and flow.base.n_features > 0

@@ -1,7 +1,5 @@
 """What queries of all densities share."""
 
-from contextlib import contextmanager
-from contextvars import ContextVar
 from numbers import Integral
 
 import numpy as np
@@ -12,7 +10,7 @@ from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._workspace import Workspace
-from ..compiled import compiled_flow
+from ..compiled import compiled_flow, kernels_serve_in_any_case
 from ..utils._random import draw_seed, torch_generator
 from ..utils._sklearn import check_sample_weight
 from ..utils._threads import one_thread_if_small
@@ -21,19 +19,8 @@ FLOAT_DTYPES = [np.float64, np.float32]
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
 MIN_SCALARS_FOR_COMPILED_KERNELS = 2**18
-_in_any_case = ContextVar("compiled kernels serve in any case", default=False)
 # Rows mapped at once: more would not be faster, and leave the cache.
 MAX_CHUNK = 1024
-
-
-@contextmanager
-def compiled_kernels_for_few_rows():
-    """Answer with compiled kernels however few the rows are: worthwhile where many densities are asked, one after the other."""
-    token = _in_any_case.set(True)
-    try:
-        yield
-    finally:
-        _in_any_case.reset(token)
 
 
 class MeanScoreMixin:
@@ -111,7 +98,7 @@ class BaseLatentDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeanS
         n_threads = torch.get_num_threads()
         with torch.no_grad(), one_thread_if_small(min(len(X), chunk) * max(n_outputs)):
             flow = self.flow_
-            if n_scalars >= (1 if _in_any_case.get() else MIN_SCALARS_FOR_COMPILED_KERNELS):
+            if n_scalars >= (1 if kernels_serve_in_any_case() else MIN_SCALARS_FOR_COMPILED_KERNELS):
                 row = torch.zeros(1, flow.base.n_features, dtype=torch.float64)
                 flow = compiled_flow(flow, [asked], [row], n_threads)
             answer = getattr(flow, asked)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from ..compiled import compiled_kernels_in_any_case
 from ..cross_fitting import draw_from_mixture, fit_members
 from ..distributions import StudentMixture
 from ..encoding import is_constant
@@ -14,7 +15,6 @@ from ..training import DivergedError, mixture_weights
 from ..utils._random import set_random_states
 from ._defaults import N_PARTS
 from ._mixture import MixtureDensity
-from ._queries import compiled_kernels_for_few_rows
 
 # Flows from different starts, as pairs of base and margins.
 STARTS = (("student", "bent"), ("mixture", "linear"), ("mixture", "smooth"))
@@ -142,7 +142,8 @@ class Teacher:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", message="Training interrupted by the user")
             try:
-                fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True, n_in_turn=n_simple)
+                with compiled_kernels_in_any_case():
+                    fit_members(members, left_out, rows, weight, part, len(rows), may_diverge=True, n_in_turn=n_simple)
             except KeyboardInterrupt as interruption:
                 finished = [member for fits in kinds[:n_flows] for member in fits if hasattr(member, "flow_")]
                 if not finished:
@@ -231,7 +232,7 @@ class Teacher:
         """
         drawn, missing = [], n_rows
         for _ in range(MAX_ROUNDS):
-            with compiled_kernels_for_few_rows():
+            with compiled_kernels_in_any_case():
                 rows = draw_from_mixture(self.members_, self.shares_, missing, self.rng)
             rows = rows[((rows >= self.low_) & (rows <= self.high_)).all(axis=1)]
             if len(rows):

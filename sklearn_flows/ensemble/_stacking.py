@@ -1,5 +1,6 @@
 """Mixtures of densities of different kinds, weighted by how well each predicts rows that it hasn't seen."""
 
+from contextlib import nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -8,8 +9,10 @@ from sklearn.base import DensityMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
+from ..compiled import compiled_kernels_in_any_case
 from ..cross_fitting import draw_from_mixture, fit_members
 from ..density import MixtureDensity, NeuralSplineFlowDensity
+from ..density._base import BaseFlowDensity
 from ..density._queries import FLOAT_DTYPES, MeanScoreMixin, check_n_samples
 from ..encoding import warn_about_discrete_columns
 from ..training import canonical_rows, mixture_weights
@@ -208,6 +211,8 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
         rows, weight = canonical_rows(X, weight)
         n_parts = min(_default_parts(len(rows)) if self.n_parts == "auto" else self.n_parts, len(rows))
         n_repeats = _default_repeats(len(rows)) if self.n_repeats == "auto" else self.n_repeats
+        # They load the kernels anyway.
+        holds_flows = any(isinstance(estimator, BaseFlowDensity) for estimator in estimators)
         members = [[] for _ in estimators]
         log_densities = np.full((len(estimators), len(rows)), -np.inf)
         for _ in range(n_repeats):
@@ -218,7 +223,8 @@ class StackingDensity(MeanScoreMixin, DensityMixin, BaseComposition):
             # Parts first: the slowest densities don't come last all at once.
             in_turn = [kind[k] for k in range(n_parts) for kind in fits]
             left_out = [k for k in range(n_parts) for _ in fits]
-            fit_members(in_turn, left_out, rows, weight, part, n_given, self.n_jobs, self.verbose)
+            with compiled_kernels_in_any_case() if holds_flows else nullcontext():
+                fit_members(in_turn, left_out, rows, weight, part, n_given, self.n_jobs, self.verbose)
             for i, kind in enumerate(fits):
                 for k, member in enumerate(kind):
                     mine = part == k

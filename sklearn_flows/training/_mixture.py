@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
+from ..compiled import compiled_steps_of_mixtures, kernels_serve_in_any_case
 from ._weights import mixture_weights
 
 Floats = npt.NDArray[np.float64]
@@ -43,6 +44,8 @@ MAX_ROWS = 5_000
 FEW_ROWS = 600
 N_PRIORS_FOR_FEW_ROWS = 2
 SCALARS_AT_ONCE = 2**17
+# Compiled kernels take as many rows at once as a register of doubles has, at most.
+MIN_ROWS_FOR_KERNELS = 8
 # Columns up to which sums over rows are taken from products of all pairs of columns.
 MAX_COLUMNS_FOR_PAIRS = 40
 
@@ -119,6 +122,12 @@ class SplitRows:
         Their weights.
     diagonal : bool, default=False
         Whether all covariances will be diagonal.
+
+    Attributes
+    ----------
+    kernels : module or None
+        What takes the steps in numpy's place, where that is worthwhile. Steps are so short that several threads of them would
+        otherwise wait for each other.
     """
 
     def __init__(self, Z: Floats, weight: Floats, Z_judges: Floats, weight_judges: Floats, diagonal: bool = False) -> None:
@@ -126,6 +135,9 @@ class SplitRows:
         self.Z, self.Z_judges = np.split(self.all, [len(Z)])
         self.weight, self.share_of_judges = weight, weight_judges / weight_judges.sum()
         self.n_features = d = Z.shape[1]
+        self.kernels = (
+            compiled_steps_of_mixtures() if kernels_serve_in_any_case() and len(self.all) >= MIN_ROWS_FOR_KERNELS else None
+        )
         self._pairs = np.triu_indices(d, 1) if not diagonal and d <= MAX_COLUMNS_FOR_PAIRS else None
         n_pairs = 0 if self._pairs is None else len(self._pairs[0])
         self._statistics = np.ones((n_pairs + 2 * d + 1, len(self.all)))
@@ -158,7 +170,10 @@ class SplitRows:
         return products, sums[:, -d - 1 : -1], sums[:, -1]
 
     def squared_distance(self, mixture: Mixture, diagonal: bool) -> Floats:
-        """Squared Mahalanobis distance of all rows from each component, shape (n_components, n_samples)."""
+        """Squared Mahalanobis distance of all rows from each component, shape (n_components, n_samples).
+
+        Of rows next to a centre it may be negative, by rounding: it is a difference of large numbers.
+        """
         # |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P
         if diagonal:
             statistics = self._diagonal_statistics
@@ -172,8 +187,64 @@ class SplitRows:
             linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
             quadratic = np.concatenate([2 * precisions[:, i, j], np.diagonal(precisions, axis1=1, axis2=2)], axis=1)
         constant = (linear * mixture.means).sum(axis=1, keepdims=True)
-        result: Floats = np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics
-        return np.maximum(result, 0, out=result)  # a difference of large numbers may round below
+        return np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics  # type: ignore[no-any-return]
+
+    def maximise(
+        self,
+        weighted: Floats,
+        n: Floats,
+        shares: Floats,
+        centre: Floats,
+        prior_rows: float,
+        diagonal_share: float,
+        df: float,
+    ) -> tuple[Mixture, Floats]:
+        """Give the mixture that follows from what rows count for in each component, and all rows' distances from these."""
+        n_components, diagonal = len(n), diagonal_share == 1
+        tails = np.full(n_components, df)
+        if self.kernels is None or (self._pairs is None and not diagonal):
+            products, sums, mass = self.moments(weighted, diagonal)
+            # A hundredth of a row at the centre, so that an empty component has a mean.
+            means = (sums + 0.01 * centre) / (mass + 0.01)[:, None]
+            covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
+            mixture = Mixture(shares, means, _precisions_cholesky(covariances), tails)
+            return mixture, self.squared_distance(mixture, diagonal)
+        statistics = self._diagonal_statistics if diagonal else self._statistics
+        sums = weighted @ statistics[:, : len(self.Z)].T
+        n_pairs = len(statistics) - 2 * self.n_features - 1
+        means, coefficients = np.empty((n_components, self.n_features)), np.empty_like(sums)
+        factors = np.zeros((n_components, self.n_features, self.n_features))
+        strengths = prior_rows, diagonal_share, MIN_VARIANCE
+        self.kernels.maximise(sums, n_pairs, n, centre, *strengths, means, factors, coefficients)
+        if not math.isfinite(factors.sum()):
+            raise np.linalg.LinAlgError("A covariance is not positive definite")
+        return Mixture(shares, means, factors, tails), coefficients @ statistics
+
+    def expect(self, mixture: Mixture, squared_distance: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Give the log-density of all rows, and for those to fit which component each belongs to.
+
+        That is as probabilities, and as what they count for in the next moments; and how many rows each component has.
+        """
+        n_rows = len(self.Z)
+        if self.kernels is None:
+            np.maximum(squared_distance, 0, out=squared_distance)  # a difference of large numbers may round below
+            df, influence = mixture.df[:, None], 1.0
+            if np.isfinite(df).all():
+                influence = (df + self.n_features) / (df + squared_distance[:, :n_rows])
+            log_density, shares = _log_density_and_shares(mixture.log_joint(squared_distance))
+            responsibility = shares[:, :n_rows].copy()  # what is kept shall not hold the judges' too
+            weighted = responsibility * self.weight
+            n = weighted.sum(axis=1)
+            weighted *= influence
+            return log_density, responsibility, weighted, n
+        n_components = len(mixture.shares)
+        log_density, n = np.empty(len(self.all)), np.empty(n_components)
+        responsibility, weighted = np.empty((2, n_components, n_rows))
+        self.kernels.expect(
+            *(squared_distance.ravel(), mixture.shares, mixture.precisions_cholesky, mixture.df, self.weight),
+            *(log_density, responsibility.ravel(), weighted.ravel(), n),
+        )
+        return log_density, responsibility, weighted, n
 
 
 def _is_over(until: float) -> bool:
@@ -279,33 +350,23 @@ def fit_mixture(
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
-    n_rows, weight, diagonal = len(split.Z), split.weight, diagonal_share == 1
+    weight = split.weight
     total, n_components = weight.sum(), len(responsibility)
     centre = weight @ split.Z / total
-    # How much a row counts for the centre and the scale of a component.
-    influence: Floats | float = 1.0
     best, best_score, best_of_judges, leads_to_best = None, -math.inf, np.empty(0), responsibility
     n_worse, last = 0, -math.inf
+    weighted = responsibility * weight
+    n = weighted.sum(axis=1)
     for _ in range(MAX_EM_STEPS):
-        weighted = responsibility * weight
-        n = weighted.sum(axis=1)
         shares = (n + 1) / (total + n_components)
-        weighted *= influence
-        products, sums, mass = split.moments(weighted, diagonal)
-        # A hundredth of a row at the centre, so that an empty component has a mean.
-        means = (sums + 0.01 * centre) / (mass + 0.01)[:, None]
-        covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
-        mixture = Mixture(shares, means, _precisions_cholesky(covariances), np.full(n_components, df))
-        squared_distance = split.squared_distance(mixture, diagonal)
-        if df < math.inf:
-            influence = (df + split.n_features) / (df + squared_distance[:, :n_rows])
-        log_density, share_of_components = _log_density_and_shares(mixture.log_joint(squared_distance))
-        score = float(split.share_of_judges @ log_density[n_rows:])
+        mixture, squared_distance = split.maximise(weighted, n, shares, centre, prior_rows, diagonal_share, df)
+        log_density, share_of_components, weighted, n = split.expect(mixture, squared_distance)
+        score = float(split.share_of_judges @ log_density[len(weight) :])
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
-            best, best_score, best_of_judges, leads_to_best = mixture, score, log_density[n_rows:], responsibility
-        responsibility = share_of_components[:, :n_rows].copy()  # what is kept shall not hold the judges' too
-        current = float(weight @ log_density[:n_rows] / total)
+            best, best_score, best_of_judges, leads_to_best = mixture, score, log_density[len(weight) :], responsibility
+        responsibility = share_of_components
+        current = float(weight @ log_density[: len(weight)] / total)
         if n_worse >= PATIENCE or current < last + TOLERANCE or _is_over(until):
             break
         last = current

@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from sklearn_flows.compiled import _flow, compiled_flow, compiled_likelihood
+from sklearn_flows.compiled import _trial, compiled_flow, compiled_likelihood
 from sklearn_flows.compiled._likelihood import CompiledLikelihood
 from sklearn_flows.compiled._program import MAX_ROWS
 from sklearn_flows.compiled._transform import CompiledTransform
@@ -265,7 +265,7 @@ def test_torch_serves_where_there_are_no_kernels(build):
 
 def test_kernels_that_give_something_else_than_torch_are_not_used(build, monkeypatch):
     flow = build("maf")
-    monkeypatch.setattr(_flow, "_trusted", set())
+    monkeypatch.setattr(_trial, "_trusted", set())
     forward = CompiledTransform.forward
     monkeypatch.setattr(CompiledTransform, "forward", lambda self, x, context=None: tuple(y + 1 for y in forward(self, x)))
     with pytest.warns(RuntimeWarning, match="instead of"):

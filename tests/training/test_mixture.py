@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
+from sklearn_flows.compiled import compiled_kernels_in_any_case
+from sklearn_flows.training import _mixture
 from sklearn_flows.training._mixture import MAX_COLUMNS_FOR_PAIRS, Mixture, SplitRows, choose_mixture, fit_mixture
 
 
@@ -87,6 +89,40 @@ def test_moments_and_distances_are_those_of_each_component(n_features, diagonal,
     mixture = Mixture(np.full(3, 1 / 3), rng.randn(3, n_features), factors, np.full(3, np.inf))
     expected = np.square(np.einsum("kij,knj->kni", factors, np.r_[rows, rows_val] - mixture.means[:, None])).sum(axis=2)
     np.testing.assert_allclose(split.squared_distance(mixture, diagonal), expected, rtol=1e-9, atol=1e-10)
+
+
+def compiled_or_fail(*arguments):
+    with compiled_kernels_in_any_case():
+        split = SplitRows(*arguments)
+    assert split.kernels is not None
+    return split
+
+
+@pytest.mark.parametrize("df", [np.inf, 4.0])
+@pytest.mark.parametrize("prior_rows", [2.0, np.inf])
+@pytest.mark.parametrize("diagonal_share", [0.03, 1.0])
+# Rows and judges end between two vectors, or with them; a single column has no pairs, and 41 columns are too many for pairs.
+@pytest.mark.parametrize(("n_rows", "n_features"), [(9, 1), (61, 3), (64, 6), (120, MAX_COLUMNS_FOR_PAIRS + 1)])
+def test_compiled_kernels_take_the_same_steps(n_rows, n_features, diagonal_share, prior_rows, df):
+    rng = np.random.RandomState(0)
+    rows, rows_val = rng.randn(n_rows, n_features), rng.randn(8, n_features)
+    weight, weight_val = rng.rand(n_rows), rng.rand(8)
+    responsibility = rng.dirichlet([0.3, 0.3, 0.3], size=n_rows).T
+    split = rows, weight, rows_val, weight_val, diagonal_share == 1
+    expected, found = (
+        fit_mixture(rows, responsibility, prior_rows, diagonal_share, df)
+        for rows in (SplitRows(*split), compiled_or_fail(*split))
+    )
+    for a, b in zip([*expected[0], *expected[1:]], [*found[0], *found[1:]], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("split", [SplitRows, compiled_or_fail])
+def test_what_is_no_covariance_is_an_error(split, monkeypatch):
+    monkeypatch.setattr(_mixture, "MIN_VARIANCE", -10.0)
+    rows = groups(60, 0)
+    with pytest.raises(np.linalg.LinAlgError):
+        fit_mixture(split(rows, ones(rows), rows[:9], ones(rows[:9])), np.ones((1, 60)), 2.0, 0.03, np.inf)
 
 
 @pytest.mark.parametrize("df", [np.inf, 4.0])
