@@ -187,7 +187,7 @@ class SplitRows:
             linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
             quadratic = np.concatenate([2 * precisions[:, i, j], np.diagonal(precisions, axis1=1, axis2=2)], axis=1)
         constant = (linear * mixture.means).sum(axis=1, keepdims=True)
-        return np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics  # type: ignore[no-any-return]
+        return np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics
 
     def maximise(
         self,
