@@ -108,13 +108,15 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         "random_state": ["random_state"],
     }
 
-    def _choose_size(self, n_rows):
-        """Say what "auto" leaves open of the flow's size, and of what else follows from the number of rows alone.
+    def _choose_size(self, n_rows, n_features):
+        """Say what "auto" leaves open of the flow's size, and of what else follows from the size of the table alone.
 
         Parameters
         ----------
         n_rows : int
             Number of distinct rows of the table.
+        n_features : int
+            Number of its columns.
 
         Returns
         -------
@@ -205,7 +207,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
     def _fit(self, X_given, y, sample_weight, X_val, sample_weight_val):
         begin = time.perf_counter()
-        check_layer_sizes(self.hidden_layer_sizes)
+        if not isinstance(self.hidden_layer_sizes, str):
+            check_layer_sizes(self.hidden_layer_sizes)
         continues = self.warm_start and hasattr(self, "flow_")
         X = validate_data(self, X_given, reset=not continues, dtype=FLOAT_DTYPES, order="C")
         weight = check_sample_weight(sample_weight, X)
@@ -221,7 +224,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         rng, generator = np.random.RandomState(seed), torch_generator(seed)
         rows, weight = canonical_rows(X, weight)
         if not continues:
-            for name, value in self._choose_size(len(rows)).items():
+            for name, value in self._choose_size(*rows.shape).items():
                 setattr(self, f"{name}_", value)
         n_copies = default_n_noisy_copies(len(rows)) if holds_images else 1
         n_teachers = 0
@@ -302,7 +305,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
 
         n_steps = math.inf if max_iter is None else max_iter * math.ceil(n_rows * self._n_visits / batch_size)
         n_threads = torch.get_num_threads()
-        widest_layer = max(layer_widths(flow) if holds_images else [self.n_features_in_, *self.hidden_layer_sizes])
+        widest_layer = max(layer_widths(flow) if holds_images else [self.n_features_in_, *self._widths_of_layers()])
         with (
             FitProgress(self, max_iter, self.verbose, X_given, y, sample_weight, loss_is_likelihood) as progress,
             one_thread_if_small(batch_size * widest_layer),
@@ -345,6 +348,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             progress.end_fit(f"stopped after {result.n_iter} epochs ({result.stop_reason})", attributes)
         self._warn_about_the_end(result)
         return self
+
+    def _widths_of_layers(self):
+        return self.hidden_layer_sizes_ if isinstance(self.hidden_layer_sizes, str) else self.hidden_layer_sizes
 
     def _holds_images(self):
         return getattr(self, "image_shape", None) is not None

@@ -17,6 +17,10 @@ MAX_ROWS_FOR_FEW_TRANSFORMS = 50_000
 # Bins of splines: few are smoother.
 FEW_BINS, MANY_BINS = 5, 8
 MAX_ROWS_FOR_FEW_BINS = 3_000
+# Width of the networks' layers: few rows need no wide ones, unless columns are so many that each has few of the units for
+# itself.
+NARROW_LAYER, WIDE_LAYER = 64, 128
+MAX_ROWS_FOR_NARROW_LAYERS, MAX_COLUMNS_FOR_NARROW_LAYERS = 1_000, 16
 # With fewer rows than these, kernels compiled for the CPU train a flow as fast as CUDA does.
 MIN_ROWS_FOR_CUDA = 100_000
 # Into how many parts a table is split, one of which is left out: a flow stops on a tenth of the rows.
@@ -38,15 +42,17 @@ SHARE_OF_STEPS_TO_TELL_STARTS = 0.25
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
-DRAWS_PER_ROW = 100
-ENOUGH_DRAWS = 20_000
-MIN_DRAWS_PER_ROW = 10
+DRAWS_PER_ROW = 50
+ENOUGH_DRAWS = 10_000
+MIN_DRAWS_PER_ROW = 5
 VALIDATION_DRAWS = 2_000
-# How often an epoch visits each of the table's own rows beside these: less often where they are more.
-REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 5
-BATCH_SIZE_OF_DRAWS = 256
-EPOCHS_OF_A_TRIAL = 1
-EPOCHS_WITH_TEACHER = 4
+# How often an epoch visits each of the table's own rows beside these: more often where rows that nobody has seen tell when to
+# stop.
+REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 20
+BATCH_SIZE_OF_DRAWS = 128
+EPOCHS_WITH_TEACHER = 5
+# How much of an epoch tells starts apart.
+SHARE_OF_LESSONS_FOR_A_TRIAL = 0.25
 # How far behind the best, in nats for each column, what it may start from is still tried.
 NEAR_BEST_START = 0.05
 SHARE_OF_TIME_FOR_TRIALS = 0.05
@@ -123,20 +129,25 @@ def default_max_iter(n_rows, batch_size, early_stopping, n_copies=1, share_of_st
     return max(2, round(n_steps / math.ceil(n_rows * n_copies / batch_size)))
 
 
-def default_spline_size(n_rows):
-    """Number of layers of a spline flow, and of bins of its splines.
+def default_spline_size(n_rows, n_features):
+    """Number of layers of a spline flow, width of its networks, and number of bins of its splines.
 
     Parameters
     ----------
     n_rows : int
         Number of distinct rows.
+    n_features : int
+        Number of columns.
 
     Returns
     -------
     dict
-        ``n_transforms``: 3, or 5 for more than 50,000 rows. ``n_bins``: 5, or 8 for more than 3,000 rows.
+        ``n_transforms``: 3, or 5 for more than 50,000 rows. ``hidden_layer_sizes``: (64, 64), or (128, 128) for more than 1,000
+        rows or 16 columns. ``n_bins``: 5, or 8 for more than 3,000 rows.
     """
+    is_small = n_rows <= MAX_ROWS_FOR_NARROW_LAYERS and n_features <= MAX_COLUMNS_FOR_NARROW_LAYERS
     return {
+        "hidden_layer_sizes": (NARROW_LAYER if is_small else WIDE_LAYER,) * 2,
         "n_transforms": FEW_TRANSFORMS if n_rows <= MAX_ROWS_FOR_FEW_TRANSFORMS else MANY_TRANSFORMS,
         "n_bins": FEW_BINS if n_rows <= MAX_ROWS_FOR_FEW_BINS else MANY_BINS,
     }

@@ -47,7 +47,7 @@ def scout(flow, rows, weight, rng):
     if len(starts) < 2 or len(rows) <= MIN_ROWS:
         return starts_of(flow)[0]
     # As large as the flow that is fitted to all rows afterwards.
-    parameters = flow.get_params(deep=False) | flow._choose_size(len(rows))
+    parameters = flow.get_params(deep=False) | flow._choose_size(*rows.shape)
     parameters |= {"n_teachers": 0, "verbose": 0, "warm_start": False}
     if flow.max_time is not None:
         parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}

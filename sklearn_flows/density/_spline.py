@@ -32,8 +32,9 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
     tail_bound : float, default=5.0
         The splines act between ``-tail_bound`` and ``tail_bound``, in units of the whitened columns; beyond that each is the
         identity.
-    hidden_layer_sizes : tuple of int, default=(128, 128)
-        Width of each hidden layer of the conditioners.
+    hidden_layer_sizes : tuple of int or "auto", default="auto"
+        Width of each hidden layer of the conditioners. "auto" is (64, 64) up to 1,000 distinct rows of up to 16 columns, and
+        (128, 128) otherwise.
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the conditioners.
     margins : {"auto", "linear", "bent", "smooth"}, default="auto"
@@ -99,6 +100,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         What training has started from.
     n_transforms_ : int
         Number of nonlinear layers.
+    hidden_layer_sizes_ : tuple of int
+        Width of each hidden layer of the conditioners.
     n_bins_ : int
         Number of bins of each spline.
     n_teachers_ : int
@@ -166,6 +169,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         "learning_rate": [*BaseFlowDensity._parameter_constraints["learning_rate"], StrOptions({"auto"})],
         "n_bins": [Interval(Integral, 2, 256, closed="both"), StrOptions({"auto"})],
         "tail_bound": [Interval(Real, 1e-3, 1e3, closed="both")],
+        "hidden_layer_sizes": [*BaseFlowDensity._parameter_constraints["hidden_layer_sizes"], StrOptions({"auto"})],
     }
 
     def __init__(
@@ -175,7 +179,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         layer="autoregressive",
         n_bins="auto",
         tail_bound=5.0,
-        hidden_layer_sizes=(128, 128),
+        hidden_layer_sizes="auto",
         activation="silu",
         margins="auto",
         base="auto",
@@ -219,10 +223,10 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         self.device = device
         self.random_state = random_state
 
-    def _choose_size(self, n_rows):
-        given = {"n_transforms": self.n_transforms, "n_bins": self.n_bins}
-        default = default_spline_size(n_rows)
-        return default | {name: value for name, value in given.items() if value != "auto"}
+    def _choose_size(self, n_rows, n_features):
+        default = default_spline_size(n_rows, n_features)
+        given = {name: getattr(self, name) for name in default}
+        return default | {name: value for name, value in given.items() if not isinstance(value, str)}
 
     def _worth_whole_fits(self, n_rows):
         if n_rows < MIN_ROWS_FOR_MUON or self.optimizer == "adamw":
@@ -237,7 +241,7 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
             n_bins=self.n_bins_ if self.n_bins == "auto" else self.n_bins,
             tail_bound=self.tail_bound,
             n_transforms=self.n_transforms_ if self.n_transforms == "auto" else self.n_transforms,
-            hidden_layer_sizes=self.hidden_layer_sizes,
+            hidden_layer_sizes=self._widths_of_layers(),
             activation=self.activation,
             generator=generator,
             base=base,

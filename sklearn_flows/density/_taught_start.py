@@ -1,19 +1,21 @@
 """How a flow starts that learns from a teacher: from what soonest comes closest to it."""
 
 import copy
+import math
 
 import numpy as np
 import torch
 
 from .._parallel import for_each
+from ..compiled import compiled_flow
 from ..encoding import TableEncoding
 from ..training import DivergedError, fit_flow
 from ..utils._random import draw_seed, torch_generator
 from ..utils._threads import one_thread_if_small
 from ._defaults import (
     BATCH_SIZE_OF_DRAWS,
-    EPOCHS_OF_A_TRIAL,
     NEAR_BEST_START,
+    SHARE_OF_LESSONS_FOR_A_TRIAL,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     default_n_draws,
@@ -56,30 +58,30 @@ def start_from_teacher(density, rows, weight, validation_rows, n_teachers, rng):
     lessons, judges = _lessons(teacher, rows, weight, validation_rows, n_teachers)
     early_stopping = density.early_stopping == "auto" or density.early_stopping
     candidates = _promising(density, teacher, rows, weight, judges, n_teachers, rng)
+    lessons_of_a_trial = _some_of(lessons, rng)
     seeds = [draw_seed(rng) for _ in candidates]
-    trials = [None] * len(candidates)
+    scores = np.full(len(candidates), -np.inf)
 
     def try_flow(i):
-        encoding, flow, *kind = candidates[i]
-        train, validation, units, units_val = encode_parts(density, encoding, lessons, judges)
-        flow = flow.requires_grad_(True).train().to(train.values.device)
-        start = Start(encoding, flow, *kind, train, validation, units, units_val, early_stopping)
-        if len(candidates) == 1:  # nothing to choose
-            trials[i] = 0.0, start
-            return
+        encoding, flow, *_ = candidates[i]
+        train, validation, _, units_val = encode_parts(density, encoding, lessons_of_a_trial, judges)
+        flow.requires_grad_(True).train().to(train.values.device)
         try:
             result = _try_for_a_while(density, flow, train, validation, len(rows), seeds[i])
         except DivergedError:
             return
         if result.stop_reason == "interrupted":
             raise InterruptedTeacherError(teacher.best_flow_)
-        trials[i] = result.best_score + units_val, start
+        scores[i] = result.best_score + units_val
 
-    for_each(try_flow, len(trials), torch.get_num_threads())
-    _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
-    if best is None:
-        raise diverged_for_every_start(density)
-    return best
+    if len(candidates) > 1:
+        for_each(try_flow, len(candidates), torch.get_num_threads())
+        if np.isneginf(scores).all():
+            raise diverged_for_every_start(density)
+    encoding, flow, *kind = candidates[int(scores.argmax())]
+    train, validation, units, units_val = encode_parts(density, encoding, lessons, judges)
+    flow.requires_grad_(True).train().to(train.values.device)
+    return Start(encoding, flow, *kind, train, validation, units, units_val, early_stopping)
 
 
 def _lessons(teacher, rows, weight, validation_rows, n_teachers):
@@ -100,9 +102,15 @@ def _lessons(teacher, rows, weight, validation_rows, n_teachers):
     return lessons, (*validation_rows, np.arange(len(validation_rows[0])))
 
 
+def _some_of(lessons, rng):
+    """What a trial learns from: a part of the lessons that tells starts apart."""
+    rows, weight, visits = lessons
+    return rows, weight, rng.permutation(visits)[: math.ceil(SHARE_OF_LESSONS_FOR_A_TRIAL * len(visits))]
+
+
 def _promising(density, teacher, rows, weight, judges, n_teachers, rng):
     """Flows that are worth a trial, each as its encoding, the flow, and the names of its base and its margins."""
-    candidates = [(flow.encoding_, copy.deepcopy(flow.flow_).float(), flow.base, flow.margins) for flow in teacher.flows_]
+    candidates = [(flow.encoding_, flow.flow_, flow.base, flow.margins) for flow in teacher.flows_]
     likelihood_of_unseen = list(teacher.likelihoods_of_flows_)
     if n_teachers > 1 and density.base in ("auto", "mixture"):
         for margins, likelihood in teacher.likelihoods_of_mixtures_.items():
@@ -119,13 +127,15 @@ def _promising(density, teacher, rows, weight, judges, n_teachers, rng):
     # Draws alone would prefer a start as blurred as some of the teacher's densities are; the rows left out alone are few.
     promise = np.nan_to_num((likelihood_of_judges + likelihood_of_unseen) / 2, nan=-np.inf)
     near_best = promise >= promise.max() - NEAR_BEST_START * density.n_features_in_
-    return [candidates[i] for i in np.flatnonzero(near_best)]
+    chosen = [candidates[i] for i in np.flatnonzero(near_best)]
+    return [(encoding, copy.deepcopy(flow).float(), *kind) for encoding, flow, *kind in chosen]
 
 
 def _mean_log_density(encoding, flow, part):
     rows, units = encode_rows(encoding, *part, torch.device("cpu"))
+    values = rows.values.double()
     with torch.no_grad():
-        log_prob = flow.log_prob(*rows.given(slice(None))).double()
+        log_prob = compiled_flow(flow, ["log_prob"], [values[:1]], 1).log_prob(values)
     return float((rows.weight * log_prob).mean()) + units
 
 
@@ -138,17 +148,17 @@ def _on_mean_of_mixtures(density, teacher, rows, weight, margins, rng):
     values, _ = encode_rows(encoding, rows, weight, np.arange(len(rows)), torch.device("cpu"))
     whitening = whitening_map(values)
     flow = density._build_flow(whitening, as_whitened(base, whitening), torch_generator(draw_seed(rng)))
-    return [(encoding, flow, "mixture", margins)]
+    return [(encoding, flow.double(), "mixture", margins)]
 
 
 def _try_for_a_while(density, flow, train, validation, n_rows, seed):
     batch_size = BATCH_SIZE_OF_DRAWS if density.batch_size == "auto" else density.batch_size
-    with one_thread_if_small(batch_size * max([density.n_features_in_, *density.hidden_layer_sizes])):
+    with one_thread_if_small(batch_size * max([density.n_features_in_, *density._widths_of_layers()])):
         return fit_flow(
             flow,
             train,
             validation,
-            max_iter=EPOCHS_OF_A_TRIAL if density.max_iter == "auto" else min(density.max_iter, EPOCHS_OF_A_TRIAL),
+            max_iter=1,
             max_time=None if density.max_time is None else SHARE_OF_TIME_FOR_TRIALS * density.max_time,
             batch_size=batch_size,
             learning_rate=density._peak_learning_rate(from_draws=True),

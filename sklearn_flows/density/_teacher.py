@@ -128,7 +128,7 @@ class Teacher:
         n_fits |= dict.fromkeys(self._mixtures, max(N_MIXTURES, self.n_parts_left_out) if self.n_parts_left_out > 1 else 1)
         # Of the size for all rows: one of the flows is what the flow that learns from them starts from.
         for flow in self._flows:
-            flow.set_params(**flow._choose_size(len(rows)))
+            flow.set_params(**flow._choose_size(*rows.shape))
         kinds = [[type(density)(**density.get_params(deep=False)) for _ in range(n)] for density, n in n_fits.items()]
         for member in (member for fits in kinds for member in fits):
             set_random_states(member, self.rng)

@@ -190,7 +190,7 @@ def test_a_part_that_nobody_has_seen_judges_what_is_learned_from_a_single_teache
     assert density.best_validation_score_ >= max(flow.score(judges) for flow in teacher.flows_) - 1e-4
 
 
-@pytest.mark.parametrize(("n_teachers", "n_repeats", "n_seen"), [(1, 5, 135), (2, 10, 150)])
+@pytest.mark.parametrize(("n_teachers", "n_repeats", "n_seen"), [(1, 20, 135), (2, 10, 150)])
 def test_a_flow_learns_from_the_rows_too_but_not_from_those_that_judge(moons, monkeypatch, n_teachers, n_repeats, n_seen):
     lessons = []
     encode_parts = _taught_start.encode_parts
