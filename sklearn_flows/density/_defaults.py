@@ -42,15 +42,15 @@ SHARE_OF_STEPS_TO_TELL_STARTS = 0.25
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.
-DRAWS_PER_ROW = 50
-ENOUGH_DRAWS = 10_000
-MIN_DRAWS_PER_ROW = 5
+DRAWS_PER_ROW = 100
+ENOUGH_DRAWS = 20_000
+MIN_DRAWS_PER_ROW = 10
 VALIDATION_DRAWS = 2_000
 # How often an epoch visits each of the table's own rows beside these: more often where rows that nobody has seen tell when to
 # stop.
 REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 20
 BATCH_SIZE_OF_DRAWS = 128
-EPOCHS_WITH_TEACHER = 5
+EPOCHS_WITH_TEACHER = 4
 # How much of an epoch tells starts apart.
 SHARE_OF_LESSONS_FOR_A_TRIAL = 0.25
 # How far behind the best, in nats for each column, what it may start from is still tried.
