@@ -50,9 +50,9 @@ VALIDATION_DRAWS = 2_000
 # stop.
 REPEATS_BESIDE_DRAWS, REPEATS_WITH_ONE_TEACHER = 10, 20
 BATCH_SIZE_OF_DRAWS = 128
+# A shorter trial would prefer a start that can't learn to one that still does.
+EPOCHS_OF_A_TRIAL = 1
 EPOCHS_WITH_TEACHER = 4
-# How much of an epoch tells starts apart.
-SHARE_OF_LESSONS_FOR_A_TRIAL = 0.25
 # How far behind the best, in nats for each column, what it may start from is still tried.
 NEAR_BEST_START = 0.05
 SHARE_OF_TIME_FOR_TRIALS = 0.05

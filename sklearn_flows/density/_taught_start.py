@@ -1,7 +1,6 @@
 """How a flow starts that learns from a teacher: from what soonest comes closest to it."""
 
 import copy
-import math
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from ..utils._random import draw_seed, torch_generator
 from ..utils._threads import one_thread_if_small
 from ._defaults import (
     BATCH_SIZE_OF_DRAWS,
+    EPOCHS_OF_A_TRIAL,
     NEAR_BEST_START,
-    SHARE_OF_LESSONS_FOR_A_TRIAL,
     SHARE_OF_TIME_FOR_TRIALS,
     VALIDATION_DRAWS,
     default_n_draws,
@@ -58,30 +57,30 @@ def start_from_teacher(density, rows, weight, validation_rows, n_teachers, rng):
     lessons, judges = _lessons(teacher, rows, weight, validation_rows, n_teachers)
     early_stopping = density.early_stopping == "auto" or density.early_stopping
     candidates = _promising(density, teacher, rows, weight, judges, n_teachers, rng)
-    lessons_of_a_trial = _some_of(lessons, rng)
     seeds = [draw_seed(rng) for _ in candidates]
-    scores = np.full(len(candidates), -np.inf)
+    trials = [None] * len(candidates)
 
     def try_flow(i):
-        encoding, flow, *_ = candidates[i]
-        train, validation, _, units_val = encode_parts(density, encoding, lessons_of_a_trial, judges)
-        flow.requires_grad_(True).train().to(train.values.device)
+        encoding, flow, *kind = candidates[i]
+        train, validation, units, units_val = encode_parts(density, encoding, lessons, judges)
+        flow = flow.requires_grad_(True).train().to(train.values.device)
+        start = Start(encoding, flow, *kind, train, validation, units, units_val, early_stopping)
+        if len(candidates) == 1:  # nothing to choose
+            trials[i] = 0.0, start
+            return
         try:
             result = _try_for_a_while(density, flow, train, validation, len(rows), seeds[i])
         except DivergedError:
             return
         if result.stop_reason == "interrupted":
             raise InterruptedTeacherError(teacher.best_flow_)
-        scores[i] = result.best_score + units_val
+        trials[i] = result.best_score + units_val, start
 
-    if len(candidates) > 1:
-        for_each(try_flow, len(candidates), torch.get_num_threads())
-        if np.isneginf(scores).all():
-            raise diverged_for_every_start(density)
-    encoding, flow, *kind = candidates[int(scores.argmax())]
-    train, validation, units, units_val = encode_parts(density, encoding, lessons, judges)
-    flow.requires_grad_(True).train().to(train.values.device)
-    return Start(encoding, flow, *kind, train, validation, units, units_val, early_stopping)
+    for_each(try_flow, len(trials), torch.get_num_threads())
+    _, best = max(filter(None, trials), key=lambda trial: trial[0], default=(None, None))
+    if best is None:
+        raise diverged_for_every_start(density)
+    return best
 
 
 def _lessons(teacher, rows, weight, validation_rows, n_teachers):
@@ -100,12 +99,6 @@ def _lessons(teacher, rows, weight, validation_rows, n_teachers):
     visits = np.append(np.tile(own, default_n_repeats(n_teachers)), np.arange(len(rows), len(rows) + len(drawn)))
     lessons = np.concatenate([rows, drawn]), np.append(weight, np.ones(len(drawn))), visits
     return lessons, (*validation_rows, np.arange(len(validation_rows[0])))
-
-
-def _some_of(lessons, rng):
-    """What a trial learns from: a part of the lessons that tells starts apart."""
-    rows, weight, visits = lessons
-    return rows, weight, rng.permutation(visits)[: math.ceil(SHARE_OF_LESSONS_FOR_A_TRIAL * len(visits))]
 
 
 def _promising(density, teacher, rows, weight, judges, n_teachers, rng):
@@ -158,7 +151,7 @@ def _try_for_a_while(density, flow, train, validation, n_rows, seed):
             flow,
             train,
             validation,
-            max_iter=1,
+            max_iter=EPOCHS_OF_A_TRIAL if density.max_iter == "auto" else min(density.max_iter, EPOCHS_OF_A_TRIAL),
             max_time=None if density.max_time is None else SHARE_OF_TIME_FOR_TRIALS * density.max_time,
             batch_size=batch_size,
             learning_rate=density._peak_learning_rate(from_draws=True),
