@@ -1,6 +1,6 @@
 """scikit-learn's checks of an estimator, none of them expected to fail.
 
-With ``SCIPY_ARRAY_API=1``, which must be set before scipy is imported: hence the fresh interpreters.
+With ``SCIPY_ARRAY_API=1``, which must be set before scipy is imported: hence another interpreter.
 """
 
 import importlib.util
@@ -43,39 +43,50 @@ SMALL_ESTIMATORS = [
     FlowOutlierDetector(MixtureDensity(1), n_parts=2, score_type="typicality", support_fraction=0.9),
 ]
 
-CHECK_IN_A_FRESH_INTERPRETER = """
+CHECK_WHAT_COMES_IN = """
 import json, pickle, sys, warnings
 
-estimator, only = pickle.load(sys.stdin.buffer)
+answers, sys.stdout = sys.stdout, sys.stderr
 warnings.simplefilter("ignore")
 from sklearn.utils.estimator_checks import SkipTest, estimator_checks_generator
 
-results = []
-for estimator, check in estimator_checks_generator(estimator):
-    name = check.func.__name__
-    if only is not None and name != only:
-        continue
+while True:
     try:
-        check(estimator)
-        results.append((name, "passed", ""))
-    except SkipTest as skip:
-        results.append((name, "skipped", str(skip)))
-    except Exception as error:
-        results.append((name, "failed", repr(error)))
-print(json.dumps(results))
+        estimator, only = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    results = []
+    for estimator, check in estimator_checks_generator(estimator):
+        name = check.func.__name__
+        if only is not None and name != only:
+            continue
+        try:
+            check(estimator)
+            results.append((name, "passed", ""))
+        except SkipTest as skip:
+            results.append((name, "skipped", str(skip)))
+        except Exception as error:
+            results.append((name, "failed", repr(error)))
+    print(json.dumps(results), file=answers, flush=True)
 """
 
 
-def check_in_a_fresh_interpreter(estimator, only=None):
-    """Run all checks, or those of one name, with scipy's array API switched on; return (name, status, text) of each."""
-    run = subprocess.run(
-        [sys.executable, "-c", CHECK_IN_A_FRESH_INTERPRETER],
-        input=pickle.dumps((estimator, only)),
+@pytest.fixture(scope="module")
+def check_with_array_api():
+    """Function that runs all checks, or those of one name, with scipy's array API; it gives (name, status, text) of each."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHECK_WHAT_COMES_IN],
         env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        check=True,
-    )
-    return [tuple(result) for result in json.loads(run.stdout.splitlines()[-1])]
+    ) as interpreter:
+
+        def check(estimator, only=None):
+            pickle.dump((estimator, only), interpreter.stdin)
+            interpreter.stdin.flush()
+            return [tuple(result) for result in json.loads(interpreter.stdout.readline())]
+
+        yield check
 
 
 def unwarranted_skips(results):
@@ -89,9 +100,9 @@ def unwarranted_skips(results):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:A continuous density is not meaningful")
 @parametrize_with_checks(SMALL_ESTIMATORS)
-def test_check_estimator(estimator, check):
+def test_check_estimator(estimator, check, request):
     if check.func.__name__ == "check_array_api_input":
-        results = check_in_a_fresh_interpreter(estimator, only="check_array_api_input")
+        results = request.getfixturevalue("check_with_array_api")(estimator, only="check_array_api_input")
         assert results
         assert [result for result in results if result[1] == "failed"] == []
         assert unwarranted_skips(results) == []
@@ -100,8 +111,8 @@ def test_check_estimator(estimator, check):
 
 
 @pytest.mark.parametrize("Density", [NeuralSplineFlowDensity, MixtureDensity])
-def test_check_estimator_at_the_defaults(Density):
-    results = check_in_a_fresh_interpreter(Density())
+def test_check_estimator_at_the_defaults(Density, check_with_array_api):
+    results = check_with_array_api(Density())
     assert len(results) > 45
     assert [result for result in results if result[1] == "failed"] == []
     assert unwarranted_skips(results) == []

@@ -12,11 +12,11 @@ from sklearn.model_selection import cross_val_score
 
 from ._answers import answers, assert_same_answers, fitted, rows, seeded
 
-_N_THREADS = 8
+_N_THREADS = 4
 
 
 def check_density_thread_safety(name, estimator_orig):
-    """Check that eight threads fit the same model as one, and may query one model at once.
+    """Check that four threads fit the same model as one, and may query one model at once.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def check_density_working_memory(name, estimator_orig):
     estimator_orig : estimator object
         Estimator to check; left as it is.
     """
-    X_new = rows(50, seed=1)
+    X_new = rows(12, seed=1)
     estimator = fitted(estimator_orig, rows())
     expected = answers(estimator, X_new)
     for mebibytes in (1e-6, 1e-2):
