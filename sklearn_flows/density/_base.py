@@ -47,6 +47,7 @@ from ._defaults import (
     MIN_ROWS_FOR_EARLY_STOPPING,
     MIN_ROWS_FOR_WHOLE_FITS,
     N_PARTS,
+    SHARE_OF_STEPS_TO_TELL_STARTS,
     SHARE_OF_TIME_FOR_BASE,
     LearningRates,
     default_base_of_images,
@@ -62,7 +63,7 @@ from ._start import Start, encode_parts
 from ._starting_distribution import fit_base
 from ._taught_start import start_from_teacher
 from ._teacher import InterruptedTeacherError, starts_of
-from ._whole_fits import WholeFits, best_flow_in_time, best_of_whole_fits
+from ._whole_fits import best_flow_in_time, best_of_whole_fits
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -124,10 +125,6 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             Parameters and their values, which become fitted attributes.
         """
         return {}
-
-    def _worth_whole_fits(self, n_rows):
-        """Say which whole fits are worth their time."""
-        return WholeFits({}, 1.0, [])
 
     def _choose_optimizer(self, n_rows, from_draws):
         if self.optimizer != "auto":
@@ -388,10 +385,12 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             return None
         if not MIN_ROWS_FOR_WHOLE_FITS <= len(rows) <= MAX_ROWS_FOR_WHOLE_FITS:
             return None
-        starts, plan = starts_of(self), self._worth_whole_fits(len(rows))
-        if len(starts) == 1 and len(plan.of_best_start) <= 1:
+        starts = starts_of(self)
+        if len(starts) == 1:
             return None
-        return best_of_whole_fits(self, starts, plan, rows, weight, validation_rows, rng)
+        uses_muon = self._choose_optimizer(len(rows), from_draws=False) == "muon"
+        share_of_steps = SHARE_OF_STEPS_TO_TELL_STARTS if uses_muon else 1.0
+        return best_of_whole_fits(self, starts, share_of_steps, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""

@@ -35,9 +35,9 @@ FEW_COLUMNS = 3
 # So many rows are few enough for whole fits from several starts, of which the best is kept, where there is no teacher. Scouts
 # would see too few of them.
 MIN_ROWS_FOR_WHOLE_FITS, MAX_ROWS_FOR_WHOLE_FITS = 1_001, 8_000
-# With fewer rows Muon is worse than AdamW on most tables; with more than the second number it is better on nearly all.
-# Between, a quarter of its steps tells starts apart.
-MIN_ROWS_FOR_MUON, MAX_ROWS_FOR_ADAMW = MAX_ROWS_FOR_TEACHERS + 1, MAX_ROWS_FOR_WHOLE_FITS
+# With fewer rows Muon is worse than AdamW on most tables, with more it is better on nearly all. A quarter of its steps tells
+# starts apart.
+MAX_ROWS_FOR_ADAMW = MAX_ROWS_FOR_TEACHERS
 SHARE_OF_STEPS_TO_TELL_STARTS = 0.25
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000

@@ -5,14 +5,7 @@ from numbers import Integral, Real
 from ..flows import spline_flow
 from ..utils._sklearn import Interval, StrOptions
 from ._base import BaseFlowDensity
-from ._defaults import (
-    MAX_ROWS_FOR_ADAMW,
-    MIN_ROWS_FOR_MUON,
-    SHARE_OF_STEPS_TO_TELL_STARTS,
-    LearningRates,
-    default_spline_size,
-)
-from ._whole_fits import WholeFits
+from ._defaults import MAX_ROWS_FOR_ADAMW, LearningRates, default_spline_size
 
 
 class NeuralSplineFlowDensity(BaseFlowDensity):
@@ -227,12 +220,6 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         default = default_spline_size(n_rows, n_features)
         given = {name: getattr(self, name) for name in default}
         return default | {name: value for name, value in given.items() if not isinstance(value, str)}
-
-    def _worth_whole_fits(self, n_rows):
-        if n_rows < MIN_ROWS_FOR_MUON or self.optimizer == "adamw":
-            return super()._worth_whole_fits(n_rows)
-        optimizers = ["adamw", "muon"] if self.optimizer == "auto" else ["muon"]
-        return WholeFits({"optimizer": "muon"}, SHARE_OF_STEPS_TO_TELL_STARTS, [{"optimizer": name} for name in optimizers])
 
     def _build_flow(self, whitening, base, generator):
         return spline_flow(

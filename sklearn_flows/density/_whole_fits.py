@@ -3,7 +3,6 @@
 import math
 import time
 import warnings
-from typing import Any, NamedTuple
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -17,24 +16,6 @@ from ._teacher import diverged_for_every_start, starts_of
 FITS_PER_TEACHER = 5
 
 
-class WholeFits(NamedTuple):
-    """Which whole fits are worth their time.
-
-    Attributes
-    ----------
-    of_all_starts : dict
-        Parameters, beside the start, of the fits that tell starts apart.
-    share_of_steps : float
-        How many of the usual steps these take.
-    of_best_start : list of dict
-        Parameters of further fits from the best start.
-    """
-
-    of_all_starts: dict[str, Any]
-    share_of_steps: float
-    of_best_start: list[dict[str, Any]]
-
-
 class _Candidates:
     """Flows that differ in their starts, or little else, validated on the same rows."""
 
@@ -45,10 +26,10 @@ class _Candidates:
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
-    def fit(self, start, others, max_time=None, share_of_steps=1.0):
-        """Fit the flow from a start, a pair of base and margins, with other parameters; None where its training diverges."""
+    def fit(self, start, max_time=None, share_of_steps=1.0):
+        """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
         base, margins = start
-        parameters = self.parameters | others | {"base": base, "margins": margins, "max_time": max_time}
+        parameters = self.parameters | {"base": base, "margins": margins, "max_time": max_time}
         if parameters["max_iter"] != "auto":
             parameters["max_iter"] = math.ceil(share_of_steps * parameters["max_iter"])
         candidate = type(self.flow)(**parameters)
@@ -59,8 +40,8 @@ class _Candidates:
             return None
 
 
-def best_of_whole_fits(flow, starts, plan, rows, weight, validation_rows, rng):
-    """Fit flows from all starts, several at the same time, and others from the best start.
+def best_of_whole_fits(flow, starts, share_of_steps, rows, weight, validation_rows, rng):
+    """Fit flows from all starts, several at the same time; if in few steps, another from the best start.
 
     Parameters
     ----------
@@ -68,8 +49,8 @@ def best_of_whole_fits(flow, starts, plan, rows, weight, validation_rows, rng):
         An unfitted flow that validates.
     starts : list of (str, str)
         Pairs of base and margins.
-    plan : WholeFits
-        Which fits to try.
+    share_of_steps : float
+        How many of the usual steps tell starts apart.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
         Canonical rows and their weights.
     validation_rows : tuple of ndarray or None
@@ -93,28 +74,25 @@ def best_of_whole_fits(flow, starts, plan, rows, weight, validation_rows, rng):
     def best_so_far():
         return max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
 
-    def fit_all(tries, share_of_steps=1.0):
+    def fit_from(starts, share_of_steps):
         first = len(fitted)
-        fitted.extend([None] * len(tries))
+        fitted.extend([None] * len(starts))
 
         def fit(i):
-            fitted[first + i] = candidate = candidates.fit(*tries[i], share_of_steps=share_of_steps)
+            fitted[first + i] = candidate = candidates.fit(starts[i], share_of_steps=share_of_steps)
             if candidate is not None and candidate.stop_reason_ == "interrupted":  # the others shall not begin
                 raise KeyboardInterrupt
 
-        in_threads(fit, len(tries), None)
+        in_threads(fit, len(starts), None)
 
     is_interrupted = False
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
-            best_start = starts[0]
-            if len(starts) > 1 or not plan.of_best_start:
-                fit_all([(start, plan.of_all_starts) for start in starts], plan.share_of_steps)
-                best = best_so_far()
-                best_start = best and (best.base, best.margins)
-            if best_start:
-                fit_all([(best_start, others) for others in plan.of_best_start])
+            fit_from(starts, share_of_steps)
+            best = best_so_far()
+            if best is not None and share_of_steps < 1:
+                fit_from([(best.base, best.margins)], 1.0)
         except KeyboardInterrupt:
             is_interrupted = True
             if best_so_far() is None:
@@ -165,7 +143,7 @@ def best_flow_in_time(flow, rows, weight, validation_rows, n_teachers, end, rng)
         try:
             with warnings.catch_warnings(), discrete_columns_warned_about():
                 _leave_the_last_word_to_the_flow()
-                candidate = candidates.fit(start, {}, max(left, 1e-3))
+                candidate = candidates.fit(start, max(left, 1e-3))
         except KeyboardInterrupt:  # before the training of this one, which keeps what it has learned
             if best is None:
                 raise

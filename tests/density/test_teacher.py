@@ -13,11 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.cross_fitting import draw_from_mixture
-from sklearn_flows.density import _base, _scouting, _spline, _taught_start, _whole_fits
+from sklearn_flows.density import _base, _scouting, _taught_start, _whole_fits
 from sklearn_flows.density._defaults import default_n_teachers
 from sklearn_flows.density._scouting import scout
 from sklearn_flows.density._teacher import STARTS, Teacher
-from sklearn_flows.density._whole_fits import WholeFits, best_flow_in_time, best_of_whole_fits
+from sklearn_flows.density._whole_fits import best_flow_in_time, best_of_whole_fits
 from sklearn_flows.encoding import TableEncoding
 from sklearn_flows.training import DivergedError, canonical_rows
 from sklearn_flows.utils.estimator_checks import parametrize_with_density_checks
@@ -260,8 +260,6 @@ def test_a_short_fit_warns_once(moons):
 
 # --- whole fits ---
 
-EVERY_START = WholeFits({}, 1.0, [])
-
 
 @pytest.fixture
 def fits(monkeypatch):
@@ -290,35 +288,26 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
-@pytest.mark.parametrize(("optimizer", "of_best_start"), [("auto", {"adamw", "muon"}), ("muon", {"muon"}), ("adamw", set())])
+@pytest.mark.parametrize(("optimizer", "n_best"), [("auto", 1), ("muon", 1), ("adamw", 0)])
 @pytest.mark.parametrize("max_iter", ["auto", 6])
-def test_in_whole_fits_of_enough_rows_a_part_of_muons_steps_tells_starts_apart(
-    moons, monkeypatch, fits, optimizer, of_best_start, max_iter
-):
+def test_a_part_of_muons_steps_tells_starts_apart(moons, monkeypatch, fits, optimizer, n_best, max_iter):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
-    monkeypatch.setattr(_spline, "MIN_ROWS_FOR_MUON", 150)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
     settings = SMALL | {"n_teachers": 0, "max_iter": max_iter, "n_iter_no_change": np.inf, "random_state": 0}
     flow = NeuralSplineFlowDensity(optimizer=optimizer, **settings).fit(moons)
     *tried, kept = fits
     assert kept is flow
-    of_starts, others = tried[: len(STARTS)], tried[len(STARTS) :]
+    of_starts, from_best = tried[: len(STARTS)], tried[len(STARTS) :]
     expected = "adamw" if optimizer == "adamw" else "muon"
     assert {(fit.optimizer_, fit.base, fit.margins) for fit in of_starts} == {(expected, *start) for start in STARTS}
     best_start = max(of_starts, key=lambda fit: fit.best_validation_score_)
-    assert {fit.optimizer_ for fit in others} == of_best_start
-    assert {(fit.base, fit.margins) for fit in others} <= {(best_start.base, best_start.margins)}
+    assert [(fit.optimizer_, fit.base, fit.margins) for fit in from_best] == n_best * [
+        ("muon", best_start.base, best_start.margins)
+    ]
     for fit in of_starts:
-        assert all(fit.max_iter_ == pytest.approx(0.25 * other.max_iter_, abs=1) for other in others)
+        assert all(fit.max_iter_ == pytest.approx(0.25 * other.max_iter_, abs=1) for other in from_best)
     best = max(tried, key=lambda fit: fit.best_validation_score_)
-    assert (kept.optimizer_, kept.best_validation_score_) == (best.optimizer_, best.best_validation_score_)
-
-
-def test_one_start_needs_nothing_to_tell_it_apart(moons, monkeypatch, fits):
-    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
-    monkeypatch.setattr(_spline, "MIN_ROWS_FOR_MUON", 150)
-    NeuralSplineFlowDensity(n_teachers=0, base="student", margins="bent", max_iter=6, random_state=0, **SMALL).fit(moons)
-    assert {(fit.optimizer_, fit.max_iter_) for fit in fits[:2]} == {("adamw", 6), ("muon", 6)}
-    assert len(fits) == 3
+    assert kept.best_validation_score_ == best.best_validation_score_
 
 
 @pytest.mark.parametrize("settings", [{"max_time": 100.0}, {"early_stopping": False}, {"base": "student", "margins": "bent"}])
@@ -357,10 +346,10 @@ def test_whole_fits_that_diverge_are_left_out(moons, diverges_from):
     flow, rng = NeuralSplineFlowDensity(max_iter=1, random_state=0, **SMALL), np.random.RandomState(0)
     diverges_from("student")
     starts = [("student", "bent"), ("mixture", "linear")]
-    best = best_of_whole_fits(flow, starts, EVERY_START, moons, np.ones(150), None, rng)
+    best = best_of_whole_fits(flow, starts, 1.0, moons, np.ones(150), None, rng)
     assert best.base_ == "mixture"
     with pytest.raises(DivergedError, match="diverged for every start"):
-        best_of_whole_fits(flow, starts[:1], EVERY_START, moons, np.ones(150), None, rng)
+        best_of_whole_fits(flow, starts[:1], 1.0, moons, np.ones(150), None, rng)
 
 
 # --- scouts ---
