@@ -56,9 +56,8 @@ class NeuralSplineFlowDensity(BaseFlowDensity):
         Peak of the learning rate. "auto" is 5e-3, and 1e-2 where the flow learns from a teacher.
     optimizer : {"auto", "adamw", "muon"}, default="auto"
         What takes the steps of the networks' weights. Muon [2]_ orthogonalises them, which fits many rows much better in as
-        many steps, and learns few rows by heart. "auto" is "muon" where the flow learns from a teacher and for more than 8,000
-        distinct rows. Otherwise it is "adamw" up to 3,000 rows; between, it is the one that the held-out rows like better,
-        where there are such and time is not limited, else "adamw".
+        many steps, and learns few rows by heart. "auto" is "muon" where the flow learns from a teacher and for more than 3,000
+        distinct rows, and "adamw" otherwise.
     weight_decay : float, default=1e-4
         Decoupled weight decay on the weights of the networks.
     early_stopping : bool or "auto", default="auto"
