@@ -47,7 +47,6 @@ from ._defaults import (
     MIN_ROWS_FOR_EARLY_STOPPING,
     MIN_ROWS_FOR_WHOLE_FITS,
     N_PARTS,
-    SHARE_OF_STEPS_TO_TELL_STARTS,
     SHARE_OF_TIME_FOR_BASE,
     LearningRates,
     default_base_of_images,
@@ -63,7 +62,7 @@ from ._start import Start, encode_parts
 from ._starting_distribution import fit_base
 from ._taught_start import start_from_teacher
 from ._teacher import InterruptedTeacherError, starts_of
-from ._whole_fits import best_flow_in_time, best_of_whole_fits
+from ._whole_fits import best_flow_in_time, best_of_whole_fits, share_of_steps_to_tell_starts
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -388,8 +387,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         starts = starts_of(self)
         if len(starts) == 1:
             return None
-        uses_muon = self._choose_optimizer(len(rows), from_draws=False) == "muon"
-        share_of_steps = SHARE_OF_STEPS_TO_TELL_STARTS if uses_muon else 1.0
+        share_of_steps = share_of_steps_to_tell_starts(self, len(rows))
         return best_of_whole_fits(self, starts, share_of_steps, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):

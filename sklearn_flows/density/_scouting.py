@@ -9,6 +9,7 @@ from ..cross_fitting import fit_members
 from ..utils._random import MAX_SEED
 from ._defaults import N_PARTS
 from ._teacher import STARTS, starts_of
+from ._whole_fits import flow_of_steps, share_of_steps_to_tell_starts
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000
@@ -51,11 +52,16 @@ def scout(flow, rows, weight, rng):
     parameters |= {"n_teachers": 0, "verbose": 0, "warm_start": False}
     if flow.max_time is not None:
         parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}
+    n_seen = min(max(MIN_SEEN, len(rows) // 10), MAX_SEEN, len(rows) // 2)
+    share_of_steps = share_of_steps_to_tell_starts(flow, n_seen)
     scouts = [
-        type(flow)(**parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)})
+        flow_of_steps(
+            share_of_steps,
+            type(flow),
+            parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)},
+        )
         for base, margins in starts
     ]
-    n_seen = min(max(MIN_SEEN, len(rows) // 10), MAX_SEEN, len(rows) // 2)
     seen, judges = np.split(rng.permutation(len(rows))[: n_seen + MAX_JUDGES].copy(), [n_seen])
     # The last part stops them.
     part = np.arange(n_seen) % N_PARTS

@@ -10,10 +10,53 @@ from ..cross_fitting import in_threads
 from ..encoding import discrete_columns_warned_about
 from ..training import DivergedError
 from ..utils._random import draw_seed
+from ._defaults import SHARE_OF_STEPS_TO_TELL_STARTS
 from ._teacher import diverged_for_every_start, starts_of
 
 # A fit with a teacher takes about so many times as long as one without, for each part that the teacher leaves out.
 FITS_PER_TEACHER = 5
+
+
+def share_of_steps_to_tell_starts(flow, n_rows):
+    """Say how many of the usual steps tell from what a flow of so many rows should start.
+
+    Parameters
+    ----------
+    flow : BaseFlowDensity
+        An unfitted flow.
+    n_rows : int
+        Number of distinct rows.
+
+    Returns
+    -------
+    float
+        The share; 1 where no less will do.
+    """
+    return SHARE_OF_STEPS_TO_TELL_STARTS if flow._choose_optimizer(n_rows, from_draws=False) == "muon" else 1.0
+
+
+def flow_of_steps(share_of_steps, flow_class, parameters):
+    """Give an unfitted flow that takes a share of the steps that it would usually take.
+
+    Parameters
+    ----------
+    share_of_steps : float
+        The share.
+    flow_class : type
+        Class of the flow.
+    parameters : dict
+        Its parameters.
+
+    Returns
+    -------
+    BaseFlowDensity
+        The flow.
+    """
+    if parameters["max_iter"] != "auto":
+        parameters = parameters | {"max_iter": math.ceil(share_of_steps * parameters["max_iter"])}
+    flow = flow_class(**parameters)
+    flow._share_of_steps *= share_of_steps
+    return flow
 
 
 class _Candidates:
@@ -30,10 +73,7 @@ class _Candidates:
         """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
         base, margins = start
         parameters = self.parameters | {"base": base, "margins": margins, "max_time": max_time}
-        if parameters["max_iter"] != "auto":
-            parameters["max_iter"] = math.ceil(share_of_steps * parameters["max_iter"])
-        candidate = type(self.flow)(**parameters)
-        candidate._share_of_steps *= share_of_steps
+        candidate = flow_of_steps(share_of_steps, type(self.flow), parameters)
         try:
             return candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
