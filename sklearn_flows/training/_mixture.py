@@ -44,8 +44,9 @@ MAX_ROWS = 5_000
 FEW_ROWS = 600
 N_PRIORS_FOR_FEW_ROWS = 2
 SCALARS_AT_ONCE = 2**17
-# Compiled kernels take as many rows at once as a register of doubles has, at most.
-MIN_ROWS_FOR_KERNELS = 8
+# Compiled kernels take as many rows at once as a register of doubles has, at most; and from so many rows on they save more time
+# than it takes to load them.
+MIN_ROWS_FOR_KERNELS, MIN_ROWS_WORTH_KERNELS = 8, 2_000
 # Columns up to which sums over rows are taken from products of all pairs of columns.
 MAX_COLUMNS_FOR_PAIRS = 40
 
@@ -135,9 +136,8 @@ class SplitRows:
         self.Z, self.Z_judges = np.split(self.all, [len(Z)])
         self.weight, self.share_of_judges = weight, weight_judges / weight_judges.sum()
         self.n_features = d = Z.shape[1]
-        self.kernels = (
-            compiled_steps_of_mixtures() if kernels_serve_in_any_case() and len(self.all) >= MIN_ROWS_FOR_KERNELS else None
-        )
+        fewest = MIN_ROWS_FOR_KERNELS if kernels_serve_in_any_case() else MIN_ROWS_WORTH_KERNELS
+        self.kernels = compiled_steps_of_mixtures() if len(self.all) >= fewest else None
         self._pairs = np.triu_indices(d, 1) if not diagonal and d <= MAX_COLUMNS_FOR_PAIRS else None
         n_pairs = 0 if self._pairs is None else len(self._pairs[0])
         self._statistics = np.ones((n_pairs + 2 * d + 1, len(self.all)))
