@@ -39,6 +39,8 @@ def compiled_flow(flow: Flow, methods: Sequence[str], point: Sequence[Tensor], n
         With the same base distribution.
     """
     values, offsets = _copied(flow)
+    if not _on_cpu(values, flow):
+        return flow
 
     def compile_it() -> Flow:
         from ._transform import CompiledTransform
@@ -48,8 +50,6 @@ def compiled_flow(flow: Flow, methods: Sequence[str], point: Sequence[Tensor], n
     def answer(flow: Flow) -> Tensor:
         return torch.cat([getattr(flow, method)(*point).flatten() for method in methods])
 
-    if not _on_cpu(values, flow):
-        return flow
     # Whether kernels serve depends on the machine and on the kind of the flow, not on its weights.
     result = tried((tuple(methods), values.dtype, repr(flow)), compile_it, answer, lambda: answer(flow))
     return flow if result is None else result
@@ -74,6 +74,8 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
     CompiledLikelihood or None
         The likelihood.
     """
+    if not _on_cpu(parameters.values, flow):
+        return None
 
     def compile_it() -> CompiledLikelihood:
         from ._likelihood import CompiledLikelihood
@@ -95,8 +97,6 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
         row = nearest()
         torch.autograd.backward(-(rows.weight[row] * flow.log_prob(*rows.given(row))).sum())
 
-    if not _on_cpu(parameters.values, flow):
-        return None
     return tried(
         ("gradient", parameters.values.dtype, repr(flow)),
         compile_it,

@@ -135,6 +135,8 @@ class SplitRows:
         self.all = np.concatenate([Z, Z_judges])
         self.Z, self.Z_judges = np.split(self.all, [len(Z)])
         self.weight, self.share_of_judges = weight, weight_judges / weight_judges.sum()
+        self._total = weight.sum()
+        self._centre = weight @ self.Z / self._total
         self.n_features = d = Z.shape[1]
         fewest = MIN_ROWS_FOR_KERNELS if kernels_serve_in_any_case() else MIN_ROWS_WORTH_KERNELS
         self.kernels = compiled_steps_of_mixtures() if len(self.all) >= fewest else None
@@ -193,15 +195,13 @@ class SplitRows:
         self,
         weighted: Floats,
         n: Floats,
-        shares: Floats,
-        centre: Floats,
         prior_rows: float,
         diagonal_share: float,
         df: float,
     ) -> tuple[Mixture, Floats]:
         """Give the mixture that follows from what rows count for in each component, and all rows' distances from these."""
-        n_components, diagonal = len(n), diagonal_share == 1
-        tails = np.full(n_components, df)
+        n_components, diagonal, centre = len(n), diagonal_share == 1, self._centre
+        shares, tails = (n + 1) / (self._total + n_components), np.full(n_components, df)
         if self.kernels is None or (self._pairs is None and not diagonal):
             products, sums, mass = self.moments(weighted, diagonal)
             # A hundredth of a row at the centre, so that an empty component has a mean.
@@ -351,22 +351,19 @@ def fit_mixture(
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
     weight = split.weight
-    total, n_components = weight.sum(), len(responsibility)
-    centre = weight @ split.Z / total
     best, best_score, best_of_judges, leads_to_best = None, -math.inf, np.empty(0), responsibility
     n_worse, last = 0, -math.inf
     weighted = responsibility * weight
     n = weighted.sum(axis=1)
     for _ in range(MAX_EM_STEPS):
-        shares = (n + 1) / (total + n_components)
-        mixture, squared_distance = split.maximise(weighted, n, shares, centre, prior_rows, diagonal_share, df)
+        mixture, squared_distance = split.maximise(weighted, n, prior_rows, diagonal_share, df)
         log_density, share_of_components, weighted, n = split.expect(mixture, squared_distance)
         score = float(split.share_of_judges @ log_density[len(weight) :])
         n_worse = 0 if score > best_score else n_worse + 1
         if n_worse == 0:
             best, best_score, best_of_judges, leads_to_best = mixture, score, log_density[len(weight) :], responsibility
         responsibility = share_of_components
-        current = float(weight @ log_density[: len(weight)] / total)
+        current = float(weight @ log_density[: len(weight)] / weight.sum())
         if n_worse >= PATIENCE or current < last + TOLERANCE or _is_over(until):
             break
         last = current

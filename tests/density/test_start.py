@@ -146,3 +146,15 @@ def test_many_rows_are_fitted_by_more_bins(monkeypatch, ring, n_teachers, n_bins
     layers = [part for part in density.flow_.modules() if isinstance(part, MaskedAutoregressive)]
     assert {layer.transformer.n_bins for layer in layers} == {expected}
     assert density.set_params(warm_start=True).fit(ring[:300]).n_bins_ == expected
+
+
+@pytest.mark.parametrize(("shape", "width"), [((1_000, 16), 64), ((1_001, 16), 128), ((1_000, 17), 128)])
+def test_few_rows_of_few_columns_get_narrow_networks(shape, width):
+    assert NeuralSplineFlowDensity()._choose_size(*shape)["hidden_layer_sizes"] == (width, width)
+    assert NeuralSplineFlowDensity(hidden_layer_sizes=(7,))._choose_size(*shape)["hidden_layer_sizes"] == (7,)
+
+
+def test_networks_have_the_width_that_was_chosen(ring):
+    density = NeuralSplineFlowDensity(n_teachers=0, base="normal", margins="linear", max_iter=1, random_state=0).fit(ring)
+    assert density.hidden_layer_sizes_ == (64, 64)
+    assert {m.out_features for m in density.flow_.modules() if hasattr(m, "out_features")} >= {64}

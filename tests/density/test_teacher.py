@@ -310,9 +310,11 @@ def test_a_part_of_muons_steps_tells_starts_apart(moons, monkeypatch, fits, opti
     assert kept.best_validation_score_ == best.best_validation_score_
 
 
+@pytest.mark.parametrize("max_rows_for_adamw", [150, 130])
 @pytest.mark.parametrize("settings", [{"max_time": 100.0}, {"early_stopping": False}, {"base": "student", "margins": "bent"}])
-def test_there_is_one_whole_fit_where_more_would_not_do(moons, monkeypatch, fits, settings):
+def test_there_is_one_whole_fit_where_more_would_not_do(moons, monkeypatch, fits, settings, max_rows_for_adamw):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", max_rows_for_adamw)
     NeuralSplineFlowDensity(n_teachers=0, max_iter=1, random_state=0, **SMALL, **settings).fit(moons)
     assert len(fits) == 1
 
@@ -374,6 +376,14 @@ def test_scouts_find_a_start(name, monkeypatch):
     assert scout(flow, X, np.ones(len(X)), rng)[1] in margins
     assert scout(flow.set_params(margins="smooth"), X, np.ones(len(X)), rng)[1] == "smooth"
     assert scout(flow.set_params(margins="bent", base="normal"), X, np.ones(len(X)), rng) == ("normal", "bent")
+
+
+@pytest.mark.parametrize(("optimizer", "max_iter"), [("muon", 1), ("adamw", 4)])
+def test_a_part_of_muons_steps_is_enough_for_scouts(moons, monkeypatch, fits, optimizer, max_iter):
+    monkeypatch.setattr(_scouting, "MIN_ROWS", 100)
+    flow = NeuralSplineFlowDensity(optimizer=optimizer, max_iter=4, **SMALL)
+    scout(flow, moons, np.ones(len(moons)), np.random.RandomState(0))
+    assert {(fit.optimizer_, fit.max_iter_) for fit in fits} == {(optimizer, max_iter)}
 
 
 def test_few_rows_send_no_scouts(moons):

@@ -110,11 +110,16 @@ def test_compiled_kernels_take_the_same_steps(n_rows, n_features, diagonal_share
     responsibility = rng.dirichlet([0.3, 0.3, 0.3], size=n_rows).T
     split = rows, weight, rows_val, weight_val, diagonal_share == 1
     expected, found = (
-        fit_mixture(rows, responsibility, prior_rows, diagonal_share, df)
-        for rows in (SplitRows(*split), compiled_or_fail(*split))
+        fit_mixture(kind(*split), responsibility, prior_rows, diagonal_share, df) for kind in (SplitRows, compiled_or_fail)
     )
     for a, b in zip([*expected[0], *expected[1:]], [*found[0], *found[1:]], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_rows", [1_999, 2_000])
+def test_compiled_kernels_are_loaded_for_many_rows(n_rows):
+    rows = np.zeros((n_rows - 1, 2))
+    assert (SplitRows(rows, ones(rows), rows[:1], ones(rows[:1])).kernels is not None) == (n_rows == 2_000)
 
 
 @pytest.mark.parametrize("split", [SplitRows, compiled_or_fail])
