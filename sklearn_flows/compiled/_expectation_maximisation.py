@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 
+from ._functions import called_from_python, inner
 from ._product import vector_width
-from ._vector import compiled, exponential, larger, load, logarithm, store
+from ._vector import exponential, larger, load, logarithm, store
 
 
-@compiled
+@inner
 def _scatter_about(means, sums, n_pairs, scatter):
     """Sums of products of deviations from a component's mean, from sums about zero: the lower triangle, or the diagonal."""
     n_features = len(means)
@@ -24,7 +25,7 @@ def _scatter_about(means, sums, n_pairs, scatter):
                 pair += 1
 
 
-@compiled
+@inner
 def _inverse_cholesky_factor(covariance, inverse):
     """Inverse of the lower factor of a covariance, which is factorised in place."""
     n_features = len(covariance)
@@ -43,7 +44,7 @@ def _inverse_cholesky_factor(covariance, inverse):
             inverse[i, j] = rest / covariance[i, i]
 
 
-@compiled
+@inner
 def _coefficients_of_distance(means, factor, n_pairs, coefficients):
     """Of |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P, for the statistics of z."""
     n_features, constant, pair = len(means), 0.0, 0
@@ -66,7 +67,7 @@ def _coefficients_of_distance(means, factor, n_pairs, coefficients):
     entries[n_features] = constant
 
 
-@compiled
+@called_from_python
 def maximise(sums, n_pairs, n, centre, prior_rows, diagonal_share, min_variance, means, factors, coefficients):
     """Find each component's mean, what makes it spherical, and how distances from it follow from the statistics of rows.
 
@@ -102,7 +103,7 @@ def maximise(sums, n_pairs, n, centre, prior_rows, diagonal_share, min_variance,
         _coefficients_of_distance(means[c], factors[c], n_pairs, coefficients[c])
 
 
-@compiled
+@inner
 def _logs_at_centres(shares, factors, df, result):
     n_features = factors.shape[1]
     for c in range(len(shares)):
@@ -116,7 +117,7 @@ def _logs_at_centres(shares, factors, df, result):
             result[c] -= 0.5 * n_features * math.log(math.pi * df[c])
 
 
-@compiled
+@inner
 def _log_density(distances, row, log_at_centre, df, n_features, work):
     """Log-density of as many rows as a vector holds; their components' shares go to ``work``."""
     width = vector_width(distances)
@@ -140,7 +141,7 @@ def _log_density(distances, row, log_at_centre, df, n_features, work):
     return highest + logarithm(total)
 
 
-@compiled
+@called_from_python
 def expect(distances, shares, factors, df, weight, log_density, responsibility, weighted, n):
     """Log-density of all rows, and of the first ones, which have weights, the components that they belong to.
 

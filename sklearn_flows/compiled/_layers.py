@@ -3,6 +3,7 @@
 A panel of rows goes through a whole layer, network and scalar bijections, while it is in the cache.
 """
 
+from ._functions import inner
 from ._product import (
     LANES,
     add_bias_gradient,
@@ -20,7 +21,7 @@ from ._scalar_maps import (
     spline,
     spline_gradient,
 )
-from ._vector import absolute, compiled, exponential, larger, load, select, sigmoid, smaller, store
+from ._vector import absolute, exponential, larger, load, select, sigmoid, smaller, store
 
 RELU, TANH, SILU, ELU = range(4)
 # Columns of the table that describes a network, one row for each linear layer: places of its weights and biases among all
@@ -28,7 +29,7 @@ RELU, TANH, SILU, ELU = range(4)
 WEIGHTS, BIASES, N_IN, N_OUT, SEEN, SEEN_BY = range(6)
 
 
-@compiled
+@inner
 def _activate(values, position, slopes, slopes_position, n_units, activation):
     """Replace one panel of a layer's outputs by their activations, and write the derivatives of these to ``slopes``."""
     for i in range(0, n_units * LANES, vector_width(values)):
@@ -52,7 +53,7 @@ def _activate(values, position, slopes, slopes_position, n_units, activation):
         store(slopes, slopes_position + i, slope)
 
 
-@compiled
+@inner
 def _clipped_inputs(context, context_position, n_context, x, x_position, staying, bound, inputs, position):
     for i in range(0, n_context * LANES, vector_width(x)):
         v = load(context, context_position + i)
@@ -64,7 +65,7 @@ def _clipped_inputs(context, context_position, n_context, x, x_position, staying
             store(inputs, position + i * LANES + lane, smaller(bound, larger(-bound, v)))
 
 
-@compiled
+@inner
 def _map_feature(x, x_position, raw, position, is_affine, n_parameters, bound, inverse, shares, y, log_det, log_position):
     for lane in range(0, LANES, vector_width(x)):
         v, r = load(x, x_position + lane), position + lane
@@ -81,7 +82,7 @@ def _map_feature(x, x_position, raw, position, is_affine, n_parameters, bound, i
         store(log_det, log_position + lane, load(log_det, log_position + lane) + log_derivative)
 
 
-@compiled
+@inner
 def map_by_layer(
     parameters,
     table,
@@ -148,7 +149,7 @@ def map_by_layer(
                 )
 
 
-@compiled
+@inner
 def invert_autoregressive(
     parameters,
     table,
@@ -211,13 +212,13 @@ def invert_autoregressive(
                 store(kept, inputs + (n_context + feature) * LANES + lane, clipped)
 
 
-@compiled
+@inner
 def _multiply(values, position, factors, factors_position, n):
     for i in range(0, n, vector_width(values)):
         store(values, position + i, load(values, position + i) * load(factors, factors_position + i))
 
 
-@compiled
+@inner
 def layer_gradient(
     parameters,
     table,
@@ -278,7 +279,7 @@ def layer_gradient(
                 store(gradient, place, load(gradient, place) + g)
 
 
-@compiled
+@inner
 def inverse_autoregressive_gradient(
     parameters,
     table,
@@ -338,13 +339,13 @@ def inverse_autoregressive_gradient(
                 _multiply(kept, new, work, first * LANES, (last - first) * LANES)
 
 
-@compiled
+@inner
 def _gradients_of(places, layer, n_layers):
     """Where the gradients of a linear layer's outputs are kept: derivatives of activations, or raw parameters, before."""
     return places[2 * layer + 2] if layer < n_layers - 1 else places[2 * n_layers - 1]
 
 
-@compiled
+@inner
 def add_layer_gradient(table, stairs, kept, places, work, n_panels, out):
     """Add to ``out`` the gradients of a layer's parameters, after ``layer_gradient``."""
     n_layers = len(table)

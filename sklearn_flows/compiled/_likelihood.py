@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .._parallel import for_each
 from ..flows import Flow, Rows
-from ._distributions import describe_base, log_density
-from ._optimiser import optimiser_step
+from ._distributions import call_log_density, describe_base
+from ._functions import called_from_python, inner
+from ._optimiser import address_of_step, call_step
 from ._product import LANES
-from ._program import MAX_ROWS, check_context, finish_gradient, go_back, map_forward, prepare, program_of
-from ._vector import compiled
+from ._program import MAX_ROWS, TRAINING, check_context, finish_gradient, go_back, map_forward, prepare, program_of
 
 Array = npt.NDArray[np.floating]
 
@@ -60,6 +60,7 @@ class CompiledLikelihood:
         self._parameters, self._gradients = values.detach().numpy(), gradients.numpy()
         dtype = self._parameters.dtype
         self._program = program_of(flow.transform, offsets, flow.base.n_features, dtype.itemsize)
+        self._program.load(TRAINING, dtype)
         self._base = describe_base(flow.base, dtype)
         self.n_threads = n_threads
         self._prepared = np.empty(self._program.n_prepared, dtype)
@@ -91,8 +92,7 @@ class CompiledLikelihood:
             return _Memory(*(self._empty(size) for size in self._sizes))
 
     def _prepare(self) -> None:
-        steps, numbers, _, n_features = self._program[:4]
-        prepare(steps, numbers, self._parameters, self._prepared, n_features)
+        prepare(self._program.steps, self._parameters, self._prepared, self._program.n_features)
 
     def add_gradient(self, rows: Rows, batch: Tensor) -> float:
         """Add the gradient of the loss of a batch, its mean negative log-likelihood.
@@ -173,8 +173,9 @@ class CompiledLikelihood:
         of_rows = [rows.values.numpy(), contexts, rows.weight.numpy(), chosen, ends]
         of_block = [*memory, self._parts[0], self._program.n_features]
         of_optimiser = [*optimiser.vectors, *optimiser.parts, np.array(rates), *optimiser.settings]
+        step = address_of_step(self._parameters.dtype)
         of_average = [average.values.numpy(), average.n_added, average.n_averaged]
-        loss = _take_steps(*[*of_flow, *of_rows, *of_block, *of_optimiser, int(optimiser.n_steps), *of_average])
+        loss = _take_steps(*[*of_flow, *of_rows, *of_block, step, *of_optimiser, int(optimiser.n_steps), *of_average])
         self._spare.append(memory)
         optimiser.n_steps += len(batches)
         average.n_added = min(average.n_added + len(batches), average.n_averaged)
@@ -202,9 +203,9 @@ class CompiledLikelihood:
         return result
 
 
-@compiled
+@inner
 def _log_prob_of_rows(
-    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
+    steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared,
     rows, contexts, chosen, first, n_rows, wants_gradient, context, states, log_det, log_prob, gradient, kept, work, n_features,
 ):  # fmt: skip
     """Log-density of up to ``MAX_ROWS`` rows and, where it is wanted, the gradient of the base's with respect to the images."""
@@ -221,30 +222,32 @@ def _log_prob_of_rows(
             context[place + i * LANES] = contexts[row, i]
     map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features)
     images = states[len(steps) * n_features * MAX_ROWS :]
-    log_density(base, stairs, n_components, images, log_prob, gradient, wants_gradient, work, n_panels, n_features)
+    call_log_density(
+        density, base, stairs, n_components, images, log_prob, gradient, wants_gradient, work, n_panels, n_features
+    )
     for lane in range(n_rows):
         log_prob[lane] += log_det[lane]
 
 
-@compiled
+@called_from_python
 def _log_prob_of_block(
-    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
+    steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared,
     rows, contexts, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     first = block * MAX_ROWS
     n_rows = min(MAX_ROWS, len(rows) - first)
     everyone = numbers[:0]
     _log_prob_of_rows(
-        *(steps, numbers, bounds, base, stairs, n_components, parameters, prepared),
+        *(steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared),
         *(rows, contexts, everyone, first, n_rows, False, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     for lane in range(n_rows):
         out[first + lane] = log_prob[lane]
 
 
-@compiled
+@called_from_python
 def _gradient_of_block(
-    steps, numbers, bounds, base, stairs, n_components, parameters, prepared,
+    steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared,
     rows, contexts, weights, chosen, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
 ):  # fmt: skip
     """Loss of a block of a batch; ``out`` gets its gradient and, behind it, sums that aren't gradients yet."""
@@ -252,7 +255,7 @@ def _gradient_of_block(
     n_rows = min(MAX_ROWS, len(chosen) - first)
     n_panels = (n_rows + LANES - 1) // LANES
     _log_prob_of_rows(
-        *(steps, numbers, bounds, base, stairs, n_components, parameters, prepared),
+        *(steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared),
         *(rows, contexts, chosen, first, n_rows, True, context, states, log_det, log_prob, gradient, kept, work, n_features),
     )
     loss = 0.0
@@ -275,11 +278,11 @@ def _gradient_of_block(
     return loss
 
 
-@compiled
+@called_from_python
 def _take_steps(
-    steps, numbers, bounds, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
+    steps, numbers, bounds, density, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
     context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
-    values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
+    step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
     rates, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
     averaged, n_added, n_averaged,
 ):  # fmt: skip
@@ -287,28 +290,18 @@ def _take_steps(
     total = 0.0
     for i in range(len(rates)):
         batch = chosen[ends[i] : ends[i + 1]]
-        prepare(steps, numbers, values, prepared, n_features)
+        prepare(steps, values, prepared, n_features)
         loss = _gradient_of_block(
-            *(steps, numbers, bounds, base, stairs, n_components, values, prepared, rows, contexts, weights, batch, 0),
+            *(steps, numbers, bounds, density, base, stairs, n_components, values, prepared, rows, contexts, weights, batch, 0),
             *(context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features),
         )
         finish_gradient(steps, values, prepared, out[n_parameters:], work, out[:n_parameters], n_features)
         for j in range(n_parameters):
             gradients[j] += out[j]
-        optimiser_step(
-            *(values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
-            *(
-                rates[i],
-                weight_decay,
-                max_norm,
-                beta1,
-                beta2,
-                eps,
-                beta_of_blocks,
-                n_iterations,
-                size_of_blocks,
-                n_steps + i + 1,
-            ),
+        call_step(
+            *(step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
+            *(rates[i], weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks),
+            *(n_iterations, size_of_blocks, n_steps + i + 1),
         )
         n_added = min(n_added + 1, n_averaged)
         share = values.dtype.type(1.0 / n_added)

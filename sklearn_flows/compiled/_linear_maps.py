@@ -2,11 +2,12 @@
 
 import math
 
+from ._functions import called_from_python, inner
 from ._product import LANES, add_bias_gradient, add_weight_gradient, linear, linear_transposed, vector_width
-from ._vector import compiled, load, store
+from ._vector import load, store
 
 
-@compiled
+@inner
 def _add_multiple(target, position, factor, source, source_position, n):
     for j in range(n):
         target[position + j] += factor * source[source_position + j]
@@ -14,13 +15,13 @@ def _add_multiple(target, position, factor, source, source_position, n):
 
 # What is prepared of an LU-linear map of n features, once for all rows: the matrix and, right behind it as ``linear`` wants it,
 # b; U; the sum of the logarithms of its diagonal.
-@compiled
+@inner
 def _places(n):
     u = n * n + n
     return u, u + n * n
 
 
-@compiled
+@inner
 def prepare_lu(parameters, lower, upper, log_diagonal, bias, n, prepared):
     """Multiply L and U."""
     u, log_sum = _places(n)
@@ -38,7 +39,7 @@ def prepare_lu(parameters, lower, upper, log_diagonal, bias, n, prepared):
             _add_multiple(prepared, i * n + k, parameters[lower + i * n + k], prepared, u + k * n + k, n - k)
 
 
-@compiled
+@inner
 def map_by_lu(prepared, stairs, x, z, log_det, n_panels, n):
     """Map panels by ``z = L U x + b``, and add to ``log_det``."""
     _, log_sum = _places(n)
@@ -49,7 +50,7 @@ def map_by_lu(prepared, stairs, x, z, log_det, n_panels, n):
         log_det[i] += prepared[log_sum]
 
 
-@compiled
+@inner
 def lu_gradient(prepared, stairs, gradient, x_gradient, kept_gradient, n_panels, n):
     """Carry gradients back through ``map_by_lu``, and keep them for ``add_lu_gradient``."""
     for panel in range(n_panels):
@@ -59,7 +60,7 @@ def lu_gradient(prepared, stairs, gradient, x_gradient, kept_gradient, n_panels,
         kept_gradient[i] = gradient[i]
 
 
-@compiled
+@inner
 def add_lu_gradient(stairs, x, gradient, log_gradient, n_panels, n, work, out, bias, sums):
     """Add up the gradients of the matrix and, behind it, of the sum of logarithms in ``sums``, and those of b in ``out``."""
     add_weight_gradient(gradient, 0, n, x, 0, n, n_panels, stairs, 0, sums, 0, work)
@@ -68,7 +69,7 @@ def add_lu_gradient(stairs, x, gradient, log_gradient, n_panels, n, work, out, b
         sums[n * n] += log_gradient[i]
 
 
-@compiled
+@inner
 def finish_lu_gradient(parameters, lower, upper, log_diagonal, n, prepared, sums, work, out):
     """Add the gradients of L and U to ``out``, after ``add_lu_gradient`` for all rows.
 
@@ -94,7 +95,7 @@ def finish_lu_gradient(parameters, lower, upper, log_diagonal, n, prepared, sums
             out[lower + i * n + j] += work[g_lower + i * n + j]
 
 
-@compiled
+@inner
 def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_panels, n):
     """Undo ``map_by_lu`` by substitution; the negative log-determinant is added to ``log_det``."""
     width = vector_width(x)
@@ -118,12 +119,12 @@ def invert_lu(parameters, lower, upper, log_diagonal, bias, z, x, log_det, n_pan
         log_det[i] -= sum_of_logs
 
 
-@compiled
+@inner
 def _log_scale(raw, bound):
     return raw / (1.0 + abs(raw) / bound)
 
 
-@compiled
+@inner
 def map_by_scale(parameters, raw, bias, bound, x, z, log_det, n_panels, n):
     """Map panels by ``z = exp(s) x + b``, and add to ``log_det``."""
     width = vector_width(x)
@@ -140,7 +141,7 @@ def map_by_scale(parameters, raw, bias, bound, x, z, log_det, n_panels, n):
         log_det[i] += sum_of_logs
 
 
-@compiled
+@inner
 def invert_scale(parameters, raw, bias, bound, z, x, log_det, n_panels, n):
     """Undo ``map_by_scale``; the negative log-determinant is added to ``log_det``."""
     width = vector_width(x)
@@ -157,7 +158,7 @@ def invert_scale(parameters, raw, bias, bound, z, x, log_det, n_panels, n):
         log_det[i] -= sum_of_logs
 
 
-@compiled
+@inner
 def scale_gradient(parameters, raw, bias, bound, x, gradient, log_gradient, n_panels, n, out):
     """Carry gradients back through ``map_by_scale``, in place, and add those of the parameters to ``out``."""
     add_bias_gradient(gradient, 0, n, n_panels, out, bias)
@@ -175,7 +176,7 @@ def scale_gradient(parameters, raw, bias, bound, x, gradient, log_gradient, n_pa
         out[raw + i] += of_log_scale / (1.0 + abs(parameters[raw + i]) / bound) ** 2
 
 
-@compiled
+@inner
 def reorder(x, order, y, n_panels, n):
     """Feature ``order[i]`` of ``x`` becomes feature i of ``y``."""
     width = vector_width(x)
@@ -186,7 +187,7 @@ def reorder(x, order, y, n_panels, n):
                 store(y, here + i * LANES + lane, load(x, here + order[i] * LANES + lane))
 
 
-@compiled
+@called_from_python
 def to_panels(rows, panels):
     """Copy rows to panels; the rest of the last one is filled with zeros."""
     n_rows, n_features = rows.shape
@@ -198,7 +199,7 @@ def to_panels(rows, panels):
                 panels[(panel * n_features + i) * LANES + lane] = rows[row, i] if row < n_rows else 0.0
 
 
-@compiled
+@called_from_python
 def from_panels(panels, rows):
     """Copy what panels hold to rows."""
     n_rows, n_features = rows.shape

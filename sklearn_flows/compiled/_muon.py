@@ -5,14 +5,15 @@ import math
 import numpy as np
 
 from ..nets import MUON_BLOCK_SIZE as BLOCK_SIZE
+from ._functions import inner
 from ._product import vector_width
-from ._vector import compiled, load, store, total
+from ._vector import load, store, total
 
 # A matrix of products of a block's rows has as many columns as a block may have rows, those of missing ones filled with zeros.
 _SQUARE = BLOCK_SIZE * BLOCK_SIZE
 
 
-@compiled
+@inner
 def _combine(weights, square, rows, first, stride, sums, place, stride_of_sums):
     """Sum a vector of each row with each row of a square of weights: four sums at once, for the processor to overlap them."""
     n = BLOCK_SIZE
@@ -33,14 +34,14 @@ def _combine(weights, square, rows, first, stride, sums, place, stride_of_sums):
         store(sums, out + 3 * stride_of_sums, d)
 
 
-@compiled
+@inner
 def _multiply(work, a, b, c):
     """Multiply the square at ``a`` by that at ``b``, to ``c``."""
     for lane in range(0, BLOCK_SIZE, vector_width(work)):
         _combine(work, a, work, b + lane, BLOCK_SIZE, work, c + lane, BLOCK_SIZE)
 
 
-@compiled
+@inner
 def _products_of_rows(block, length, work):
     """Products of all rows of a block with each other, to the first square, four of them at once; give the sum of squares."""
     width = vector_width(block)
@@ -62,7 +63,7 @@ def _products_of_rows(block, length, work):
     return norm
 
 
-@compiled
+@inner
 def _inverse_root_of_products(block, length, coefficients, n_iterations, work):
     """Find Q such that the rows of Q M are orthonormal, or nearly so; M are the rows of ``block``.
 
@@ -94,7 +95,7 @@ def _inverse_root_of_products(block, length, coefficients, n_iterations, work):
     return result
 
 
-@compiled
+@inner
 def _add_to_momentum(momentum, gradients, keep, scale, ahead):
     """Let gradients count for the momentum and clear them; to ``ahead`` goes the momentum after as large ones once more."""
     for j in range(len(momentum)):
@@ -104,13 +105,13 @@ def _add_to_momentum(momentum, gradients, keep, scale, ahead):
         gradients[j] = 0.0
 
 
-@compiled
+@inner
 def _move(values, decay, step, direction, n):
     for j in range(n):
         values[j] = values[j] * decay - step * direction[j]
 
 
-@compiled
+@inner
 def orthogonalised_steps(
     values, gradients, momentum, blocks, n_seen, scale, learning_rate, weight_decay, beta, coefficients, n_iterations, size
 ):

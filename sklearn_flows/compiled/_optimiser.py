@@ -2,12 +2,15 @@
 
 import math
 
+from numba import types
+
+from ._functions import called_from_python, inner, kind_of_kernel
 from ._muon import orthogonalised_steps
 from ._product import vector_width
-from ._vector import compiled, load, total
+from ._vector import load, total
 
 
-@compiled
+@inner
 def _squared_norm(x):
     """Sum of squares. A plain loop would wait for each sum, as their order may not change."""
     width = vector_width(x)
@@ -24,8 +27,23 @@ def _squared_norm(x):
     return result
 
 
-@compiled
-def optimiser_step(
+def _signature_of_step(number):
+    memory, table, n, setting = number[::1], types.int64[::1], types.intp, types.float64
+    values, gradients, first_moment, second_moment = [memory] * 4
+    n_decaying, blocks, n_seen, n_in_blocks, coefficients = n, types.int64[:, ::1], table, n, types.float64[::1]
+    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks = [setting] * 7
+    n_iterations, size_of_blocks, n_steps = n, setting, n
+    return types.void(
+        *(values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
+        *(learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps),
+    )
+
+
+_step_kernel, call_step = kind_of_kernel(_signature_of_step)
+
+
+@_step_kernel
+def _step(
     values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
     learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
 ):  # fmt: skip
@@ -56,3 +74,18 @@ def optimiser_step(
         value = values[i] * decay if i < n_decaying else values[i]
         values[i] = value - size * m / (math.sqrt(v) * correction + small)
         gradients[i] = dtype(0.0)
+
+
+def address_of_step(dtype):
+    """Address of the kernel for ``call_step``."""
+    return _step.address(dtype)
+
+
+@called_from_python
+def _call_step(address, arguments):
+    call_step(address, *arguments)
+
+
+def optimiser_step(*arguments):
+    """Take a step, as ``call_step``."""
+    _call_step(_step.address(arguments[0].dtype), arguments)

@@ -12,7 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._vector import REGISTER_BYTES, Vector, compiled, element_pointer, load, load_vector, splat, store_vector, total
+from ._functions import inner
+from ._vector import REGISTER_BYTES, Vector, element_pointer, load, load_vector, splat, store_vector, total
 
 LANES = 32  # rows of a panel
 # Vectors across a tile of a product, and its rows: as many as there are registers for their sums. A low tile serves where there
@@ -32,7 +33,7 @@ def vector_width(typing_context, array):
     return types.intp(array), emit
 
 
-@compiled
+@inner
 def tile_width(array):
     """Number of columns of a tile."""
     return _N_ACROSS * vector_width(array)
@@ -130,7 +131,7 @@ _high_zero, _low_zero = _tile(TILE_HEIGHT, "zero"), _tile(LOW_TILE_HEIGHT, "zero
 _high_sum = _tile(TILE_HEIGHT, "sum")
 
 
-@compiled
+@inner
 def linear(weights, position, row, bias_position, first, last, stairs, seen, x, x_position, y, y_position):
     """Units ``first`` to ``last`` of a linear layer, for one panel: ``y = W x + b``.
 
@@ -155,7 +156,7 @@ def linear(weights, position, row, bias_position, first, last, stairs, seen, x, 
         first += n
 
 
-@compiled
+@inner
 def linear_transposed(weights, position, n_in, first, last, n_out, stairs, first_seen_by, y, y_position, x, x_position):
     """The way back through a linear layer to its inputs ``first`` to ``last``, for one panel: ``x = W^T y``.
 
@@ -216,7 +217,7 @@ def _transpose(typing_context, a, a_position, a_row, n_rows, b, b_position, b_ro
     return types.void(a, n, n, n, b, n, n), emit
 
 
-@compiled
+@inner
 def add_weight_gradient(y, y_position, n_out, x, x_position, n_in, n_panels, stairs, seen, out, out_position, work):
     """Add to ``out`` the gradient of a linear layer's weights: ``y @ x^T``, summed over the rows of all panels.
 
@@ -254,7 +255,7 @@ def add_weight_gradient(y, y_position, n_out, x, x_position, n_in, n_panels, sta
                         out[c + i * n_in + j] += work[tile + i * width + j]
 
 
-@compiled
+@inner
 def add_bias_gradient(y, y_position, n_out, n_panels, out, out_position):
     """Add to ``out`` the sums over the rows of all panels."""
     for unit in range(n_out):

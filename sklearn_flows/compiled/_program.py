@@ -22,32 +22,54 @@ from ..transforms import (
     RationalQuadraticSpline,
     Transform,
 )
-from ..transforms._elementwise import CONDITIONER_BOUND
-from ._layers import (
-    ELU,
-    RELU,
-    SILU,
-    TANH,
-    add_layer_gradient,
-    inverse_autoregressive_gradient,
-    invert_autoregressive,
-    layer_gradient,
-    map_by_layer,
-)
-from ._linear_maps import (
-    add_lu_gradient,
-    finish_lu_gradient,
-    invert_lu,
-    invert_scale,
-    lu_gradient,
-    map_by_lu,
-    map_by_scale,
-    prepare_lu,
-    reorder,
-    scale_gradient,
-)
+from ._functions import called_from_python, inner
+from ._layers import ELU, RELU, SILU, TANH
 from ._product import LANES, TILE_HEIGHT
-from ._vector import REGISTER_BYTES, compiled
+from ._steps import (
+    ACTIVATION,
+    AUTOREGRESSIVE,
+    BIAS,
+    COUPLING,
+    FINISH,
+    GRADIENT,
+    INVERSE_AUTOREGRESSIVE,
+    INVERSE_ORDER,
+    INVERT,
+    IS_AFFINE,
+    KEPT,
+    LOG_DIAGONAL,
+    LOWER,
+    LU,
+    LU_STAIRS,
+    MAP,
+    MOVING,
+    N_COLUMNS,
+    N_CONTEXT,
+    N_LAYERS,
+    N_MOVING,
+    N_RAW,
+    N_STAYING,
+    ORDER,
+    PLACES,
+    PREPARE,
+    PREPARED,
+    RAW_LOG_SCALE,
+    REORDER,
+    SCALE,
+    SHIFT,
+    STAIRS,
+    STAYING,
+    SUMS,
+    TABLE,
+    UNITS,
+    UPPER,
+    StepKernels,
+    call_finish,
+    call_gradient,
+    call_map,
+    call_preparation,
+)
+from ._vector import REGISTER_BYTES
 
 Integers = npt.NDArray[np.int64]
 
@@ -57,21 +79,8 @@ ACTIVATIONS = {"relu": RELU, "tanh": TANH, "silu": SILU, "elu": ELU}
 MAX_PANELS = 4
 MAX_ROWS = MAX_PANELS * LANES
 
-LU, SCALE, REORDER, AUTOREGRESSIVE, COUPLING, INVERSE_AUTOREGRESSIVE = range(6)
-# Columns of the table of steps. The first ones are for all kinds: what a step is, and where its part of the memory begins that
-# keeps what the way back needs.
-KIND, KEPT = range(2)
-# Of linear maps: places of the parameters, of what is prepared once for all rows, of sums over rows, and of their stairs.
-LOWER, UPPER, LOG_DIAGONAL, BIAS, PREPARED, SUMS, LU_STAIRS = range(2, 9)
-# Of scales: the places of the parameters.
-RAW_LOG_SCALE, SHIFT = range(2, 4)
-# Of permutations: the places of both orders.
-ORDER, INVERSE_ORDER = range(2, 4)
-# Of layers: places and sizes of their tables, and the numbers that kernels ask for.
-TABLE, N_LAYERS, STAIRS, PLACES, STAYING, N_STAYING, MOVING, N_MOVING, UNITS, ACTIVATION, IS_AFFINE, N_RAW, N_CONTEXT = range(
-    2, 15
-)
-N_COLUMNS = 15
+# What a program may be for, and the kernels that it takes.
+FORWARD, BACKWARD, TRAINING = (PREPARE, MAP), (INVERT,), (PREPARE, MAP, GRADIENT, FINISH)
 
 
 class Program(NamedTuple):
@@ -81,6 +90,8 @@ class Program(NamedTuple):
     ----------
     steps : ndarray of shape (n_steps, N_COLUMNS)
         A row for each transform.
+    kernels : list of StepKernels
+        Those of each transform.
     numbers : ndarray of shape (n_numbers,)
         Tables that the steps point to.
     bounds : ndarray of shape (n_steps,)
@@ -97,12 +108,29 @@ class Program(NamedTuple):
     steps: Integers
     numbers: Integers
     bounds: npt.NDArray[np.float64]
+    kernels: list[StepKernels]
     n_features: int
     n_context: int
     n_kept: int
     n_prepared: int
     n_sums: int
     n_work: int
+
+    def load(self, purpose: tuple[int, ...], dtype: np.dtype) -> None:
+        """Compile the kernels that a purpose takes, if need be, and write down where they are, in this process.
+
+        Parameters
+        ----------
+        purpose : FORWARD, BACKWARD or TRAINING
+            What the program is for from now on. Other kernels may not be called.
+        dtype : dtype
+            Precision.
+        """
+        for step, kernels in zip(self.steps, self.kernels, strict=True):
+            for column in purpose:
+                kernel = kernels[column]
+                if kernel is not None:
+                    step[column] = kernel.address(dtype)
 
 
 class _Writer:
@@ -112,6 +140,7 @@ class _Writer:
         self.offsets = offsets
         self.n_features = n_features
         self.steps: list[list[int]] = []
+        self.kernels: list[StepKernels] = []
         self.numbers: list[int] = []
         self.bounds: list[float] = []
         self.n_context = self.n_kept = self.n_prepared = self.n_sums = 0
@@ -124,12 +153,13 @@ class _Writer:
         self.numbers += np.asarray(numbers, dtype=np.int64).ravel().tolist()
         return place
 
-    def add_step(self, kind: int, columns: dict[int, int], n_kept: int, bound: float = 0.0) -> None:
+    def add_step(self, kernels: StepKernels, columns: dict[int, int], n_kept: int, bound: float = 0.0) -> None:
         step = [0] * N_COLUMNS
-        step[KIND], step[KEPT] = kind, self.n_kept
+        step[KEPT] = self.n_kept
         for column, value in columns.items():
             step[column] = int(value)
         self.steps.append(step)
+        self.kernels.append(kernels)
         self.bounds.append(float(bound))
         self.n_kept += n_kept
 
@@ -180,10 +210,10 @@ class _Writer:
         self.n_sums += n * n + 1
         self.n_work = max(self.n_work, 3 * n * n)
 
-    def _write_layer(self, transform, kind):
+    def _write_layer(self, transform, kernels):
         conditioner, transformer = transform.conditioner, transform.transformer
         is_affine = isinstance(transformer, Affine)
-        if kind != COUPLING:
+        if kernels is not COUPLING:
             staying = moving = np.arange(self.n_features)
             units = self.put(conditioner.n_units_up_to)
         else:
@@ -216,12 +246,12 @@ class _Writer:
         }
         self.n_context = max(self.n_context, conditioner.n_context)
         bound = transformer.log_scale_bound if is_affine else transformer.tail_bound
-        self.add_step(kind, columns, int(ends[-1]), bound)
+        self.add_step(kernels, columns, int(ends[-1]), bound)
         self.n_work = max(self.n_work, LANES * max(widths_in), transformer.n_parameters * REGISTER_BYTES // 4)
 
 
 def program_of(transform: Transform, offsets: dict[int, int], n_features: int, itemsize: int) -> Program:
-    """Write a transform as a program.
+    """Write a transform as a program, which can then be loaded.
 
     Parameters
     ----------
@@ -250,6 +280,7 @@ def program_of(transform: Transform, offsets: dict[int, int], n_features: int, i
         np.array(writer.steps, dtype=np.int64).reshape(-1, N_COLUMNS),
         np.array(writer.numbers, dtype=np.int64),
         np.array(writer.bounds),
+        writer.kernels,
         n_features,
         writer.n_context,
         writer.n_kept,
@@ -272,113 +303,44 @@ def check_context(context: Tensor | None, n_rows: int, n_context: int, dtype: np
     return np.ascontiguousarray(context.detach().numpy(), dtype=dtype)
 
 
-@compiled
-def prepare(steps, numbers, parameters, prepared, n_features):
+@called_from_python
+def prepare(steps, parameters, prepared, n_features):
     """Compute what is the same for all rows."""
     for i in range(len(steps)):
-        step = steps[i]
-        if step[KIND] == LU:
-            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
-            prepare_lu(parameters, *places, n_features, prepared[step[PREPARED] :])
+        if steps[i, PREPARE] != 0:
+            call_preparation(steps[i, PREPARE], steps[i], parameters, prepared, n_features)
 
 
-@compiled
-def _tables(step, numbers):
-    table = numbers[step[TABLE] : step[TABLE] + 6 * step[N_LAYERS]].reshape((step[N_LAYERS], 6))
-    staying = numbers[step[STAYING] : step[STAYING] + step[N_STAYING]]
-    moving = numbers[step[MOVING] : step[MOVING] + step[N_MOVING]]
-    return table, numbers[step[STAIRS] :], staying, moving, numbers[step[PLACES] :]
-
-
-@compiled
-def _map_by_network(step, numbers, bound, parameters, inverse, context, x, y, log_det, kept, work, n_panels, n_features):
-    table, stairs, staying, moving, places = _tables(step, numbers)
-    map_by_layer(
-        *(parameters, table, stairs, staying, moving, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1),
-        *(step[N_RAW], bound, inverse, context, step[N_CONTEXT], x, y, log_det, kept[step[KEPT] :], places, work),
-        *(n_panels, n_features),
-    )
-
-
-@compiled
-def _units_up_to(step, numbers, n_features):
-    n_hidden = step[N_LAYERS] - 1
-    return numbers[step[UNITS] : step[UNITS] + n_hidden * n_features].reshape((n_hidden, n_features))
-
-
-@compiled
-def _solve_in_order(step, numbers, bound, parameters, context, z, x, log_det, kept, work, n_panels, n_features):
-    table, stairs, staying, _, places = _tables(step, numbers)
-    units = _units_up_to(step, numbers, n_features)
-    invert_autoregressive(
-        *(parameters, table, stairs, units, staying, step[ACTIVATION], CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
-        *(bound, context, step[N_CONTEXT], z, x, log_det, kept[step[KEPT] :], places, work, n_panels, n_features),
-    )
-
-
-@compiled
+@called_from_python
 def map_forward(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features):
     """Take the first of ``states``, panels of rows, through all steps, given their context; ``log_det`` is added to."""
     size = n_features * MAX_ROWS
     for i in range(len(steps)):
-        step = steps[i]
         x, z = states[i * size : (i + 1) * size], states[(i + 1) * size : (i + 2) * size]
-        if step[KIND] == LU:
-            map_by_lu(prepared[step[PREPARED] :], numbers[step[LU_STAIRS] :], x, z, log_det, n_panels, n_features)
-        elif step[KIND] == SCALE:
-            map_by_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], x, z, log_det, n_panels, n_features)
-        elif step[KIND] == REORDER:
-            reorder(x, numbers[step[ORDER] :], z, n_panels, n_features)
-        elif step[KIND] == INVERSE_AUTOREGRESSIVE:
-            _solve_in_order(step, numbers, bounds[i], parameters, context, x, z, log_det, kept, work, n_panels, n_features)
-        else:
-            _map_by_network(
-                step, numbers, bounds[i], parameters, False, context, x, z, log_det, kept, work, n_panels, n_features
-            )
+        call_map(
+            *(steps[i, MAP], steps[i], numbers, bounds[i], parameters, prepared),
+            *(context, x, z, log_det, kept, work, n_panels, n_features),
+        )
 
 
-@compiled
-def map_inverse(steps, numbers, bounds, parameters, context, states, log_det, kept, work, n_panels, n_features):
+@called_from_python
+def map_inverse(steps, numbers, bounds, parameters, prepared, context, states, log_det, kept, work, n_panels, n_features):
     """Take the first of ``states`` through all steps in the other direction; ``log_det`` is added to."""
     size = n_features * MAX_ROWS
     for k in range(len(steps)):
         i = len(steps) - 1 - k
-        step = steps[i]
         z, x = states[k * size : (k + 1) * size], states[(k + 1) * size : (k + 2) * size]
-        if step[KIND] == LU:
-            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL], step[BIAS]
-            invert_lu(parameters, *places, z, x, log_det, n_panels, n_features)
-        elif step[KIND] == SCALE:
-            invert_scale(parameters, step[RAW_LOG_SCALE], step[SHIFT], bounds[i], z, x, log_det, n_panels, n_features)
-        elif step[KIND] == REORDER:
-            reorder(z, numbers[step[INVERSE_ORDER] :], x, n_panels, n_features)
-        elif step[KIND] == COUPLING or step[KIND] == INVERSE_AUTOREGRESSIVE:
-            is_inverse = step[KIND] == COUPLING
-            _map_by_network(
-                step, numbers, bounds[i], parameters, is_inverse, context, z, x, log_det, kept, work, n_panels, n_features
-            )
-        else:
-            _solve_in_order(step, numbers, bounds[i], parameters, context, z, x, log_det, kept, work, n_panels, n_features)
+        call_map(
+            *(steps[i, INVERT], steps[i], numbers, bounds[i], parameters, prepared),
+            *(context, z, x, log_det, kept, work, n_panels, n_features),
+        )
 
 
-@compiled
+@inner
 def go_back(
-    steps,
-    numbers,
-    bounds,
-    parameters,
-    prepared,
-    states,
-    gradient,
-    spare,
-    log_gradient,
-    kept,
-    work,
-    out,
-    sums,
-    n_panels,
-    n_features,
-):
+    steps, numbers, bounds, parameters, prepared,
+    states, gradient, spare, log_gradient, kept, work, out, sums, n_panels, n_features,
+):  # fmt: skip
     """Carry gradients back through ``map_forward``.
 
     ``gradient``, with respect to the last of the states, serves as memory, as ``spare`` does; ``log_gradient`` is that with
@@ -386,42 +348,18 @@ def go_back(
     """
     size = n_features * MAX_ROWS
     for i in range(len(steps) - 1, -1, -1):
-        step = steps[i]
-        x = states[i * size : (i + 1) * size]
-        here = kept[step[KEPT] :]
-        if step[KIND] == LU:
-            stairs = numbers[step[LU_STAIRS] :]
-            lu_gradient(prepared[step[PREPARED] :], stairs, gradient, spare, here, n_panels, n_features)
-            add_lu_gradient(
-                *(stairs, x, here, log_gradient, n_panels, n_features, work, out, step[BIAS], sums[step[SUMS] :]),
-            )
+        is_in_spare = call_gradient(
+            *(steps[i, GRADIENT], steps[i], numbers, bounds[i], parameters, prepared),
+            *(states[i * size : (i + 1) * size], gradient, spare, log_gradient, kept, work, out, sums),
+            *(n_panels, n_features),
+        )
+        if is_in_spare:
             gradient, spare = spare, gradient
-        elif step[KIND] == SCALE:
-            places = step[RAW_LOG_SCALE], step[SHIFT], bounds[i]
-            scale_gradient(parameters, *places, x, gradient, log_gradient, n_panels, n_features, out)
-        elif step[KIND] == REORDER:
-            reorder(gradient, numbers[step[INVERSE_ORDER] :], spare, n_panels, n_features)
-            gradient, spare = spare, gradient
-        else:
-            table, stairs, staying, moving, places = _tables(step, numbers)
-            if step[KIND] == INVERSE_AUTOREGRESSIVE:
-                inverse_autoregressive_gradient(
-                    *(parameters, table, stairs, _units_up_to(step, numbers, n_features), CONDITIONER_BOUND, bounds[i]),
-                    *(step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
-                )
-            else:
-                layer_gradient(
-                    *(parameters, table, stairs, staying, moving, CONDITIONER_BOUND, step[IS_AFFINE] == 1, step[N_RAW]),
-                    *(bounds[i], step[N_CONTEXT], x, gradient, log_gradient, here, places, work, n_panels, n_features),
-                )
-            add_layer_gradient(table, stairs, here, places, work, n_panels, out)
 
 
-@compiled
+@called_from_python
 def finish_gradient(steps, parameters, prepared, sums, work, out, n_features):
     """Add to ``out`` what follows from sums over all rows."""
     for i in range(len(steps)):
-        step = steps[i]
-        if step[KIND] == LU:
-            places = step[LOWER], step[UPPER], step[LOG_DIAGONAL]
-            finish_lu_gradient(parameters, *places, n_features, prepared[step[PREPARED] :], sums[step[SUMS] :], work, out)
+        if steps[i, FINISH] != 0:
+            call_finish(steps[i, FINISH], steps[i], parameters, prepared, sums, work, out, n_features)

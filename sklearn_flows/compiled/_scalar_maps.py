@@ -5,11 +5,12 @@ read first; here it is written for vectors. Raw parameters of a scalar are ``LAN
 """
 
 from ..transforms._spline import DERIVATIVE_OFFSET, MIN_BIN, MIN_DERIVATIVE
+from ._functions import inner
 from ._product import LANES, vector_width
-from ._vector import absolute, compiled, exponential, larger, load, logarithm, select, smaller, softplus, square_root, store
+from ._vector import absolute, exponential, larger, load, logarithm, select, smaller, softplus, square_root, store
 
 
-@compiled
+@inner
 def affine(x, raw, position, bound):
     """Map a vector: image and logarithm of the derivative."""
     mu, a = load(raw, position), load(raw, position + LANES)
@@ -17,7 +18,7 @@ def affine(x, raw, position, bound):
     return (x - mu) * exponential(log_scale), log_scale
 
 
-@compiled
+@inner
 def inverse_affine(z, raw, position, bound):
     """Undo ``affine``; the second value is the logarithm of the derivative of what is returned."""
     mu, a = load(raw, position), load(raw, position + LANES)
@@ -25,7 +26,7 @@ def inverse_affine(z, raw, position, bound):
     return z * exponential(alpha) + mu, alpha
 
 
-@compiled
+@inner
 def affine_gradient(x, raw, position, bound, g_z, g_log):
     """Gradient with respect to the argument; those with respect to the raw parameters take the place of these."""
     mu, a = load(raw, position), load(raw, position + LANES)
@@ -37,7 +38,7 @@ def affine_gradient(x, raw, position, bound, g_z, g_log):
     return g_x
 
 
-@compiled
+@inner
 def inverse_affine_gradient(z, raw, position, bound, g_x, g_log):
     """As ``affine_gradient``, but for ``inverse_affine``."""
     a = load(raw, position + LANES)
@@ -48,7 +49,7 @@ def inverse_affine_gradient(z, raw, position, bound, g_x, g_log):
     return g_z
 
 
-@compiled
+@inner
 def _unnormalised_shares(raw, position, n_bins, shares, start):
     """Write the exponentials of a softmax to ``shares``, and return one over their sum."""
     width = vector_width(raw)
@@ -63,7 +64,7 @@ def _unnormalised_shares(raw, position, n_bins, shares, start):
     return 1.0 / sum_of_shares
 
 
-@compiled
+@inner
 def _bin_scales(raw, position, n_bins, shares):
     """Write widths and heights of bins to ``shares``, up to factors and the smallest size, and return the factors."""
     free = 1.0 - MIN_BIN * n_bins
@@ -72,7 +73,7 @@ def _bin_scales(raw, position, n_bins, shares):
     return w_scale, h_scale
 
 
-@compiled
+@inner
 def _find_bin(at, shares, start, n_bins, scale):
     """Number, start and size of the bin that holds a position."""
     width = vector_width(shares)
@@ -89,7 +90,7 @@ def _find_bin(at, shares, start, n_bins, scale):
     return index, x_k, w
 
 
-@compiled
+@inner
 def _bin_at(index, shares, start, n_bins, scale):
     """Start and size of the bin of a number."""
     width = vector_width(shares)
@@ -104,7 +105,7 @@ def _bin_at(index, shares, start, n_bins, scale):
     return y_k, h
 
 
-@compiled
+@inner
 def _derivatives_at(index, raw, position, n_bins):
     """Derivatives at both ends of a bin, and how they change with the raw values."""
     # Where there is no raw value, at both ends of the box, the offset alone makes the derivative one.
@@ -119,17 +120,17 @@ def _derivatives_at(index, raw, position, n_bins):
     return d_left + MIN_DERIVATIVE, left_slope, d_right + MIN_DERIVATIVE, right_slope
 
 
-@compiled
+@inner
 def _in_unit_box(x, bound):
     return smaller(larger(x / (2.0 * bound) + 0.5, 0.0), 1.0)
 
 
-@compiled
+@inner
 def _share_of_bin(at, x_k, w):
     return smaller(larger((at - x_k) / w, 0.0), 1.0)  # knots are rounded sums
 
 
-@compiled
+@inner
 def spline(x, raw, position, n_bins, bound, shares):
     """Map a vector: image and logarithm of the derivative. ``shares`` is memory for ``2 * n_bins`` vectors."""
     heights = n_bins * vector_width(raw)
@@ -150,7 +151,7 @@ def spline(x, raw, position, n_bins, bound, shares):
     return select(inside, value, x), select(inside, logarithm(ratio * ratio * numerator), 0.0)
 
 
-@compiled
+@inner
 def inverse_spline(z, raw, position, n_bins, bound, shares):
     """Undo ``spline``; the second value is the logarithm of the derivative of what is returned."""
     heights = n_bins * vector_width(raw)
@@ -176,7 +177,7 @@ def inverse_spline(z, raw, position, n_bins, bound, shares):
     return select(inside, value, z), select(inside, logarithm(ratio * ratio / numerator), 0.0)
 
 
-@compiled
+@inner
 def _through_softmax(index, shares, start, n_bins, scale, free, x_k, w, g_start, g_size, raw, position):
     """Replace raw bin sizes by their gradients, given those of the start and the size of one bin."""
     width = vector_width(shares)
@@ -188,7 +189,7 @@ def _through_softmax(index, shares, start, n_bins, scale, free, x_k, w, g_start,
         store(raw, position + k * LANES, load(shares, start + k * width) * scale * (g - mean))
 
 
-@compiled
+@inner
 def spline_gradient(x, raw, position, n_bins, bound, shares, g_z, g_log):
     """Gradient with respect to the argument; those with respect to the raw parameters take the place of these."""
     heights, derivatives = n_bins * vector_width(raw), position + 2 * n_bins * LANES

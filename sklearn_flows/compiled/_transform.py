@@ -10,7 +10,7 @@ from .._parallel import for_each
 from ..transforms import Transform
 from ._linear_maps import from_panels, to_panels
 from ._product import LANES
-from ._program import MAX_ROWS, check_context, map_forward, map_inverse, prepare, program_of
+from ._program import BACKWARD, FORWARD, MAX_ROWS, check_context, map_forward, map_inverse, prepare, program_of
 
 
 class CompiledTransform(Transform):
@@ -40,11 +40,11 @@ class CompiledTransform(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As ``Transform.forward``, but without gradients."""
-        return self._map(x, context, inverse=False)
+        return self._map(x, context, FORWARD, map_forward)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As ``Transform.inverse``, but without gradients."""
-        return self._map(z, context, inverse=True)
+        return self._map(z, context, BACKWARD, map_inverse)
 
     def _take_memory(self):
         try:
@@ -55,16 +55,17 @@ class CompiledTransform(Transform):
             sizes = program.n_context * MAX_ROWS, n_states, MAX_ROWS, program.n_kept, program.n_work
             return tuple(np.empty(size, self._parameters_at.dtype) for size in sizes)
 
-    def _map(self, x, context, inverse):
+    def _map(self, x, context, purpose, map_panels):
+        program = self._program
+        program.load(purpose, self._parameters_at.dtype)
         # Each layout of memory would compile kernels of its own.
         rows, parameters = x.detach().contiguous().numpy(), self._parameters_at
         images, log_dets = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
         rows_after, sums = images.numpy(), log_dets.numpy()
-        steps, numbers, bounds, n_features, n_context = self._program[:5]
-        contexts = check_context(context, len(x), n_context, parameters.dtype)
-        prepared = np.empty(self._program.n_prepared, parameters.dtype)
-        if not inverse:
-            prepare(steps, numbers, parameters, prepared, n_features)
+        n_features, n_steps = program.n_features, len(program.steps)
+        contexts = check_context(context, len(x), program.n_context, parameters.dtype)
+        prepared = np.empty(program.n_prepared, parameters.dtype)
+        prepare(program.steps, parameters, prepared, n_features)
 
         def map_block(block):
             part = slice(block * MAX_ROWS, (block + 1) * MAX_ROWS)
@@ -73,14 +74,11 @@ class CompiledTransform(Transform):
             to_panels(rows[part], states)
             to_panels(contexts[part], given)
             log_det[:] = 0
-            if inverse:
-                map_inverse(steps, numbers, bounds, parameters, given, states, log_det, kept, work, n_panels, n_features)
-            else:
-                map_forward(
-                    *(steps, numbers, bounds, parameters, prepared, given, states, log_det, kept, work),
-                    *(n_panels, n_features),
-                )
-            from_panels(states[len(steps) * n_features * MAX_ROWS :], rows_after[part])
+            map_panels(
+                *(program.steps, program.numbers, program.bounds, parameters, prepared, given),
+                *(states, log_det, kept, work, n_panels, n_features),
+            )
+            from_panels(states[n_steps * n_features * MAX_ROWS :], rows_after[part])
             sums[part] = log_det[: len(sums[part])]
             self._spare.append(memory)
 

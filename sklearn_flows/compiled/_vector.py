@@ -13,13 +13,14 @@ import operator
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 
-# No reordering of sums, no assumptions about infinity or NaN; only a product and a sum may become one instruction.
-compiled = njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"})
+from ._functions import inner
+
+# As in all compiled functions, only a product and a sum may become one instruction.
 _FLAGS = ("contract",)
 
 
@@ -352,7 +353,7 @@ def _constant(name):
 _smallest, _largest = _constant("smallest"), _constant("largest")
 
 
-@compiled
+@inner
 def exponential(v):
     """exp(v), but within the normal numbers; NaN for NaN."""
     v = smaller(_largest(v), larger(_smallest(v), v))
@@ -361,7 +362,7 @@ def exponential(v):
     return _scaled_by_power_of_2(_exp_series(r), n)
 
 
-@compiled
+@inner
 def logarithm(v):
     """log(v) for normal v > 0, NaN for NaN."""
     n = _exponent(v * math.sqrt(2.0))  # v / 2^n is in [sqrt(1/2), sqrt(2))
@@ -371,14 +372,14 @@ def logarithm(v):
     return n * _LOG_2_HIGH + (n * _LOG_2_LOW + _log_series(t * t) * t) + (v - v)
 
 
-@compiled
+@inner
 def sigmoid(v):
     """Logistic function."""
     u = exponential(-absolute(v))
     return select(v > 0.0, 1.0, u) / (u + 1.0)
 
 
-@compiled
+@inner
 def softplus(v):
     """log(1 + exp(v)), and its derivative, the logistic function."""
     u = exponential(-absolute(v))

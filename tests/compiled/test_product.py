@@ -4,17 +4,26 @@ import numba
 import numpy as np
 import pytest
 
-from sklearn_flows.compiled._product import (
-    LANES,
-    TILE_HEIGHT,
-    add_bias_gradient,
-    add_weight_gradient,
-    linear,
-    linear_transposed,
-    tile_width,
-)
+from sklearn_flows.compiled import _product
+from sklearn_flows.compiled._product import LANES, TILE_HEIGHT, tile_width
 
 N_PANELS = 3
+
+
+def called_from_python(function):
+    """Products are for compiled functions to call."""
+
+    @numba.njit
+    def call(*args):
+        function(*args)
+
+    return call
+
+
+linear, linear_transposed, add_weight_gradient, add_bias_gradient = map(
+    called_from_python,
+    (_product.linear, _product.linear_transposed, _product.add_weight_gradient, _product.add_bias_gradient),
+)
 
 
 @numba.njit
