@@ -59,10 +59,10 @@ from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths
 from ._scouting import scout
 from ._start import Start, encode_parts
-from ._starting_distribution import fit_base
+from ._starting_distribution import fit_base, whitening_map
 from ._taught_start import start_from_teacher
 from ._teacher import InterruptedTeacherError, starts_of
-from ._whole_fits import best_flow_in_time, best_of_whole_fits, share_of_steps_to_tell_starts
+from ._whole_fits import best_flow_in_time, best_of_whole_fits, shares_of_steps_to_tell_starts
 
 # Compiled kernels serve where they save more time than it takes to load them. That depends on the call alone, so that the same
 # call gives the same bits.
@@ -81,6 +81,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     # number of rows AdamW is better than Muon, and from which number on a fit is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
+    # What a fit to the same rows has found as the mixture to start from.
+    _base_found = None
     _learning_rates = LearningRates()
     _max_rows_for_adamw = math.inf
     _min_rows_for_cuda = MIN_ROWS_FOR_CUDA
@@ -249,7 +251,11 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         if flow is None:
             now = time.perf_counter()
             until = math.inf if self.max_time is None else now + SHARE_OF_TIME_FOR_BASE * (begin + self.max_time - now)
-            flow = self._build_flow(*fit_base(start.base, train, validation, rng, n_copies, until), generator)
+            if self._base_found is None:
+                whitening, base = fit_base(start.base, train, validation, rng, n_copies, until)
+            else:
+                whitening, base = whitening_map(train), copy.deepcopy(self._base_found).float()
+            flow = self._build_flow(whitening, base, generator)
         device = train.values.device
         flow.to(device)
         objective = self._build_objective(flow, generator)
@@ -387,8 +393,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
         starts = starts_of(self)
         if len(starts) == 1:
             return None
-        share_of_steps = share_of_steps_to_tell_starts(self, len(rows))
-        return best_of_whole_fits(self, starts, share_of_steps, rows, weight, validation_rows, rng)
+        shares_of_steps = shares_of_steps_to_tell_starts(self, len(rows))
+        return best_of_whole_fits(self, starts, shares_of_steps, rows, weight, validation_rows, rng)
 
     def _learn_from_rows(self, rows, weight, validation_rows, rng):
         """Start from a simple density of the rows."""

@@ -35,10 +35,11 @@ FEW_COLUMNS = 3
 # So many rows are few enough for whole fits from several starts, of which the best is kept, where there is no teacher. Scouts
 # would see too few of them.
 MIN_ROWS_FOR_WHOLE_FITS, MAX_ROWS_FOR_WHOLE_FITS = 1_001, 8_000
-# With fewer rows Muon is worse than AdamW on most tables, with more it is better on nearly all. A quarter of its steps tells
-# starts apart.
+# With fewer rows Muon is worse than AdamW on most tables, with more it is better on nearly all. A twelfth of its steps tells
+# most starts apart, and a quarter those that are then less far behind the best, in nats for each column.
 MAX_ROWS_FOR_ADAMW = MAX_ROWS_FOR_TEACHERS
-SHARE_OF_STEPS_TO_TELL_STARTS = 0.25
+SHARES_OF_STEPS_TO_TELL_STARTS = (1 / 12, 1 / 4)
+TOO_CLOSE_TO_TELL = 0.015
 # With more rows than these, a flow that starts from a mixture starts from the mean of several.
 MIN_ROWS_FOR_MIXTURES = 1_000
 # Rows that are drawn from a teacher, and epochs in which a flow learns from them: enough to come close to it.

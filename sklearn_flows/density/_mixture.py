@@ -14,7 +14,7 @@ from ..transforms import Composed
 from ..utils._random import draw_seed
 from ..utils._sklearn import Interval, StrOptions, check_sample_weight, feature_names, fit_context
 from ..utils._state import fitted_attributes_restored_on_error
-from ..utils._threads import one_thread_if_small
+from ..utils._threads import one_thread
 from ._queries import FLOAT_DTYPES, BaseLatentDensity
 
 # A mixture gains from more rows than one does that a flow starts from, and which the flow makes up for.
@@ -188,7 +188,7 @@ class MixtureDensity(BaseLatentDensity):
     def _choose(self, rows, weight, rows_val, weight_val, rng):
         varies = self.encoding_.varies
         Z = self.encoding_.encode(rows)[0][:, varies]
-        with one_thread_if_small(0):
+        with one_thread():
             mixture, _ = choose_mixture(
                 Z,
                 weight,

@@ -9,7 +9,7 @@ from ..cross_fitting import fit_members
 from ..utils._random import MAX_SEED
 from ._defaults import N_PARTS
 from ._teacher import STARTS, starts_of
-from ._whole_fits import flow_of_steps, share_of_steps_to_tell_starts
+from ._whole_fits import flow_of_steps, shares_of_steps_to_tell_starts, still_in_question
 
 # With fewer rows than these there is nothing to spare for it.
 MIN_ROWS = 1_000
@@ -53,22 +53,30 @@ def scout(flow, rows, weight, rng):
     if flow.max_time is not None:
         parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}
     n_seen = min(max(MIN_SEEN, len(rows) // 10), MAX_SEEN, len(rows) // 2)
-    share_of_steps = share_of_steps_to_tell_starts(flow, n_seen)
-    scouts = [
-        flow_of_steps(
-            share_of_steps,
-            type(flow),
-            parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)},
-        )
-        for base, margins in starts
-    ]
     seen, judges = np.split(rng.permutation(len(rows))[: n_seen + MAX_JUDGES].copy(), [n_seen])
     # The last part stops them.
     part = np.arange(n_seen) % N_PARTS
+
+    def scores_of(starts, share_of_steps):
+        scouts = [
+            flow_of_steps(
+                share_of_steps,
+                type(flow),
+                parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)},
+            )
+            for base, margins in starts
+        ]
+        fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen, may_diverge=True)
+        return [
+            scout.score(rows[judges], sample_weight=weight[judges]) if hasattr(scout, "flow_") else -np.inf for scout in scouts
+        ]
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that is fitted afterwards has the same settings
-        fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen, may_diverge=True)
-    scores = [
-        scout.score(rows[judges], sample_weight=weight[judges]) if hasattr(scout, "flow_") else -np.inf for scout in scouts
-    ]
-    return starts[int(np.argmax(scores))]
+        for share_of_steps in shares_of_steps_to_tell_starts(flow, n_seen):
+            scores = scores_of(starts, share_of_steps)
+            best = starts[int(np.argmax(scores))]
+            starts = still_in_question(starts, scores, rows.shape[1])
+            if len(starts) < 2:
+                break
+    return best

@@ -10,7 +10,7 @@ from .._parallel import for_each
 from ..distributions import StudentMixture
 from ..training import choose_mixture, whitening_matrix
 from ..utils._random import draw_seed
-from ..utils._threads import one_blas_thread, one_thread_if_small
+from ..utils._threads import one_blas_thread, one_thread
 from ._defaults import COPIES_FOR_MIXTURE, MIN_ROWS_FOR_MIXTURES, N_PARTS
 from ._teacher import N_MIXTURES
 
@@ -67,7 +67,7 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
         start = _fit_mixtures(*_on_the_host(train), rng, until)
     else:
         n_components = 1 if base == "student" else None
-        with one_thread_if_small(0):
+        with one_thread():
             values, weight = _on_the_host(train)
             n = len(values) // n_copies * min(n_copies, COPIES_FOR_MIXTURE)
             mixture, _ = choose_mixture(
@@ -95,7 +95,7 @@ def _fit_mixtures(values, weight, rng, until):
         if k > 0 and time.perf_counter() > until:
             return
         seen, judges = part != k, part == k
-        with one_thread_if_small(0):
+        with one_thread():
             mixture, _ = choose_mixture(
                 values[seen],
                 weight[seen],

@@ -7,18 +7,19 @@ import warnings
 from sklearn.exceptions import ConvergenceWarning
 
 from ..cross_fitting import in_threads
+from ..distributions import StudentMixture
 from ..encoding import discrete_columns_warned_about
 from ..training import DivergedError
 from ..utils._random import draw_seed
-from ._defaults import SHARE_OF_STEPS_TO_TELL_STARTS
+from ._defaults import SHARES_OF_STEPS_TO_TELL_STARTS, TOO_CLOSE_TO_TELL
 from ._teacher import diverged_for_every_start, starts_of
 
 # A fit with a teacher takes about so many times as long as one without, for each part that the teacher leaves out.
 FITS_PER_TEACHER = 5
 
 
-def share_of_steps_to_tell_starts(flow, n_rows):
-    """Say how many of the usual steps tell from what a flow of so many rows should start.
+def shares_of_steps_to_tell_starts(flow, n_rows):
+    """Say how many of the usual steps tell from what a flow of so many rows should start, in each of one or more rounds.
 
     Parameters
     ----------
@@ -29,10 +30,32 @@ def share_of_steps_to_tell_starts(flow, n_rows):
 
     Returns
     -------
-    float
-        The share; 1 where no less will do.
+    tuple of float
+        The shares, rising; 1 alone where no less will do, or where it is the time that is limited.
     """
-    return SHARE_OF_STEPS_TO_TELL_STARTS if flow._choose_optimizer(n_rows, from_draws=False) == "muon" else 1.0
+    takes_muon = flow._choose_optimizer(n_rows, from_draws=False) == "muon"
+    return SHARES_OF_STEPS_TO_TELL_STARTS if takes_muon and flow.max_time is None else (1.0,)
+
+
+def still_in_question(starts, scores, n_features):
+    """Say which starts may still be the best after a round.
+
+    Parameters
+    ----------
+    starts : list
+        Starts.
+    scores : list of float
+        Mean log-density of rows under what each has led to.
+    n_features : int
+        Number of columns.
+
+    Returns
+    -------
+    list
+        The best one, and those that are hardly behind.
+    """
+    least = max(scores, default=-math.inf) - TOO_CLOSE_TO_TELL * n_features
+    return [start for start, score in zip(starts, scores, strict=True) if score >= least]
 
 
 def flow_of_steps(share_of_steps, flow_class, parameters):
@@ -66,6 +89,7 @@ class _Candidates:
         self.flow, self.rows = flow, rows
         self.parameters = flow.get_params(deep=False) | {"n_teachers": 0, "warm_start": False, "random_state": draw_seed(rng)}
         self.fit_arguments = {"sample_weight": weight}
+        self._bases = {}
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
@@ -74,13 +98,18 @@ class _Candidates:
         base, margins = start
         parameters = self.parameters | {"base": base, "margins": margins, "max_time": max_time}
         candidate = flow_of_steps(share_of_steps, type(self.flow), parameters)
+        candidate._base_found = self._bases.get(start)
         try:
-            return candidate.fit(self.rows, **self.fit_arguments)
+            candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
             return None
+        # Another fit from the same start would find the same mixture.
+        if isinstance(candidate.flow_.base, StudentMixture):
+            self._bases[start] = candidate.flow_.base
+        return candidate
 
 
-def best_of_whole_fits(flow, starts, share_of_steps, rows, weight, validation_rows, rng):
+def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_rows, rng):
     """Fit flows from all starts, several at the same time; if in few steps, another from the best start.
 
     Parameters
@@ -89,8 +118,8 @@ def best_of_whole_fits(flow, starts, share_of_steps, rows, weight, validation_ro
         An unfitted flow that validates.
     starts : list of (str, str)
         Pairs of base and margins.
-    share_of_steps : float
-        How many of the usual steps tell starts apart.
+    shares_of_steps : tuple of float
+        How many of the usual steps flows take in each round, in which only starts are left that may still be the best.
     rows, weight : ndarray of shape (n_samples, n_features), ndarray of shape (n_samples,)
         Canonical rows and their weights.
     validation_rows : tuple of ndarray or None
@@ -124,14 +153,20 @@ def best_of_whole_fits(flow, starts, share_of_steps, rows, weight, validation_ro
                 raise KeyboardInterrupt
 
         in_threads(fit, len(starts), None)
+        found = list(filter(None, fitted[first:]))
+        scores = [candidate.best_validation_score_ for candidate in found]
+        return still_in_question([(f.base, f.margins) for f in found], scores, rows.shape[1])
 
     is_interrupted = False
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
-            fit_from(starts, share_of_steps)
+            for share_of_steps in shares_of_steps:
+                starts = fit_from(starts, share_of_steps)
+                if len(starts) < 2:
+                    break
             best = best_so_far()
-            if best is not None and share_of_steps < 1:
+            if best is not None and shares_of_steps[-1] < 1:
                 fit_from([(best.base, best.margins)], 1.0)
         except KeyboardInterrupt:
             is_interrupted = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..compiled import compiled_likelihood
 from ..flows import Flow, Rows
+from ..utils._threads import one_thread
 from ._continuous import ContinuousObjective
 from ._early_stopping import EarlyStopping
 from ._likelihood import Likelihood
@@ -170,7 +172,10 @@ def fit_flow(
     if compiled is None or math.ceil(len(train.values) * n_visits / n_batches) > compiled.largest_batch_of_steps:
         n_at_once = 1
     step_scale, n_rollbacks, n_decays = 1.0, 0, 0
+    threads = ExitStack()
     try:
+        if compiled is not None:  # kernels have threads of their own, between which torch only adds up a few vectors
+            threads.enter_context(one_thread())
         while result.n_iter < n_epochs and result.stop_reason == "max_iter":
             epoch_start = parameters.values.clone(), average.values.clone()
             visits = [torch.randperm(len(train.values), generator=generator) for _ in range(n_visits)]
@@ -230,6 +235,8 @@ def fit_flow(
             parameters.values.copy_(current)
     except KeyboardInterrupt:
         result.stop_reason = "interrupted"
+    finally:
+        threads.close()
     parameters.values.copy_(kept)
     return result
 

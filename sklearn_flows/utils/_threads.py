@@ -1,6 +1,6 @@
 """How many threads may work on kernels that take microseconds."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from threading import Lock
 
@@ -59,20 +59,29 @@ def one_blas_thread():
 
 
 @contextmanager
-def one_thread_if_small(n_scalars):
-    """Keep small kernels on one thread.
+def one_thread():
+    """Keep kernels of torch and BLAS on one thread: where they are small, or beside threads of our own.
 
     Threads meet at the end of each kernel. On a machine that is busy otherwise, each such meeting waits for the scheduler,
-    which takes far longer than the kernel.
+    which takes far longer than a small kernel. And OpenMP's threads stay awake for a while, waiting for another kernel: whoever
+    works on their cores meanwhile gets half of them.
+    """
+    # OpenMP's setting is one of the calling thread: other threads, and the setting afterwards, stay as they are.
+    with _blas_limit.hold(), _controller().limit(limits=1, user_api="openmp"):
+        yield
+
+
+def one_thread_if_small(n_scalars):
+    """Keep small kernels on one thread, and leave large ones those that torch is set to.
 
     Parameters
     ----------
     n_scalars : int
         Size of the widest layer's output: number of rows times number of units.
+
+    Returns
+    -------
+    context manager
+        The block in which they are.
     """
-    if n_scalars > MAX_SCALARS_ON_ONE_THREAD:
-        yield
-    else:
-        # OpenMP's setting is one of the calling thread: other threads, and the setting afterwards, stay as they are.
-        with _blas_limit.hold(), _controller().limit(limits=1, user_api="openmp"):
-            yield
+    return nullcontext() if n_scalars > MAX_SCALARS_ON_ONE_THREAD else one_thread()

@@ -288,26 +288,36 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
-@pytest.mark.parametrize(("optimizer", "n_best"), [("auto", 1), ("muon", 1), ("adamw", 0)])
+@pytest.mark.parametrize("optimizer", ["auto", "muon", "adamw"])
 @pytest.mark.parametrize("max_iter", ["auto", 6])
-def test_a_part_of_muons_steps_tells_starts_apart(moons, monkeypatch, fits, optimizer, n_best, max_iter):
+@pytest.mark.parametrize("too_close", [0, np.inf])
+def test_few_of_muons_steps_tell_starts_apart(moons, monkeypatch, fits, optimizer, max_iter, too_close):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", too_close)
     monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
     settings = SMALL | {"n_teachers": 0, "max_iter": max_iter, "n_iter_no_change": np.inf, "random_state": 0}
     flow = NeuralSplineFlowDensity(optimizer=optimizer, **settings).fit(moons)
     *tried, kept = fits
     assert kept is flow
-    of_starts, from_best = tried[: len(STARTS)], tried[len(STARTS) :]
-    expected = "adamw" if optimizer == "adamw" else "muon"
-    assert {(fit.optimizer_, fit.base, fit.margins) for fit in of_starts} == {(expected, *start) for start in STARTS}
-    best_start = max(of_starts, key=lambda fit: fit.best_validation_score_)
-    assert [(fit.optimizer_, fit.base, fit.margins) for fit in from_best] == n_best * [
-        ("muon", best_start.base, best_start.margins)
-    ]
-    for fit in of_starts:
-        assert all(fit.max_iter_ == pytest.approx(0.25 * other.max_iter_, abs=1) for other in from_best)
+    n, whole = len(STARTS), tried[-1]
+    shares = [1] * n if optimizer == "adamw" else [1 / 12] * n + [1 / 4] * (n if too_close else 0) + [1]
+    assert {(fit.base, fit.margins) for fit in tried[:n]} == set(STARTS)
+    assert {fit.optimizer_ for fit in tried} == {"adamw" if optimizer == "adamw" else "muon"}
+    assert [fit.max_iter_ for fit in tried] == pytest.approx([share * whole.max_iter_ for share in shares], abs=1)
     best = max(tried, key=lambda fit: fit.best_validation_score_)
     assert kept.best_validation_score_ == best.best_validation_score_
+    if optimizer != "adamw":
+        best_start = max(tried[:-1], key=lambda fit: fit.best_validation_score_)
+        assert (whole.base, whole.margins) == (best_start.base, best_start.margins)
+
+
+def test_a_mixture_that_is_known_from_another_fit_changes_nothing(moons, monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
+    NeuralSplineFlowDensity(n_teachers=0, base="mixture", max_iter=2, random_state=0, **SMALL).fit(moons)
+    whole = fits[-2]
+    alone = clone(whole).fit(moons)
+    np.testing.assert_array_equal(whole.score_samples(moons), alone.score_samples(moons))
 
 
 @pytest.mark.parametrize("max_rows_for_adamw", [150, 130])
@@ -348,10 +358,10 @@ def test_whole_fits_that_diverge_are_left_out(moons, diverges_from):
     flow, rng = NeuralSplineFlowDensity(max_iter=1, random_state=0, **SMALL), np.random.RandomState(0)
     diverges_from("student")
     starts = [("student", "bent"), ("mixture", "linear")]
-    best = best_of_whole_fits(flow, starts, 1.0, moons, np.ones(150), None, rng)
+    best = best_of_whole_fits(flow, starts, (1.0,), moons, np.ones(150), None, rng)
     assert best.base_ == "mixture"
     with pytest.raises(DivergedError, match="diverged for every start"):
-        best_of_whole_fits(flow, starts[:1], 1.0, moons, np.ones(150), None, rng)
+        best_of_whole_fits(flow, starts[:1], (1.0,), moons, np.ones(150), None, rng)
 
 
 # --- scouts ---
@@ -378,12 +388,22 @@ def test_scouts_find_a_start(name, monkeypatch):
     assert scout(flow.set_params(margins="bent", base="normal"), X, np.ones(len(X)), rng) == ("normal", "bent")
 
 
-@pytest.mark.parametrize(("optimizer", "max_iter"), [("muon", 1), ("adamw", 4)])
-def test_a_part_of_muons_steps_is_enough_for_scouts(moons, monkeypatch, fits, optimizer, max_iter):
+@pytest.mark.parametrize(
+    ("optimizer", "max_time", "too_close", "epochs"),
+    [
+        ("muon", None, 0, [1] * 4),
+        ("muon", None, np.inf, [1] * 4 + [3] * 4),
+        ("muon", 100.0, np.inf, [12] * 4),
+        ("adamw", None, np.inf, [12] * 4),
+    ],
+)
+def test_few_of_muons_steps_are_enough_for_scouts(moons, monkeypatch, fits, optimizer, max_time, too_close, epochs):
     monkeypatch.setattr(_scouting, "MIN_ROWS", 100)
-    flow = NeuralSplineFlowDensity(optimizer=optimizer, max_iter=4, **SMALL)
+    monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", too_close)
+    flow = NeuralSplineFlowDensity(optimizer=optimizer, max_iter=12, max_time=max_time, **SMALL)
     scout(flow, moons, np.ones(len(moons)), np.random.RandomState(0))
-    assert {(fit.optimizer_, fit.max_iter_) for fit in fits} == {(optimizer, max_iter)}
+    assert {fit.optimizer_ for fit in fits} == {optimizer}
+    assert [fit.max_iter_ for fit in fits] == epochs
 
 
 def test_few_rows_send_no_scouts(moons):

@@ -345,3 +345,18 @@ def test_the_number_of_threads_changes_no_bit_of_a_fit():
     train(one, banana(1500, seed=1), batch_size=750, n_compiled_threads=1)
     train(many, banana(1500, seed=1), batch_size=750, n_compiled_threads=4)
     assert torch.equal(weights(one), weights(many))
+
+
+@pytest.mark.parametrize(("n_compiled_threads", "n_of_torch"), [(0, 2), (2, 1)])
+def test_torch_has_one_thread_beside_those_of_kernels(n_compiled_threads, n_of_torch):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def look(result):
+        seen.append(torch.get_num_threads())
+        return False
+
+    train(build(), banana(300, seed=1), batch_size=150, n_compiled_threads=n_compiled_threads, on_epoch_end=look)
+    assert set(seen) == {n_of_torch}
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
