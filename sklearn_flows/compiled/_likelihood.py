@@ -14,11 +14,24 @@ from .._parallel import for_each
 from ..flows import Flow, Rows
 from ._distributions import call_log_density, describe_base
 from ._functions import called_from_python, inner
-from ._optimiser import address_of_step, call_step
+from ._optimiser import address_of_step, call_step, factor_of_clipped
 from ._product import LANES
 from ._program import MAX_ROWS, TRAINING, check_context, finish_gradient, go_back, map_forward, prepare, program_of
+from ._team import (
+    dismiss,
+    new_team,
+    open_tasks,
+    take_task,
+    tell_that_one_is_done,
+    wait_for_a_task,
+    wait_until_all_are_done,
+)
 
 Array = npt.NDArray[np.floating]
+
+
+# Parts of the parameters that take a step each, in any thread.
+N_PARTS_OF_STEP = 8
 
 
 class _Memory(NamedTuple):
@@ -47,14 +60,7 @@ class CompiledLikelihood:
         For the ``id`` of each parameter its place in ``values``.
     n_threads : int
         How many threads may share the rows; answers don't depend on it.
-
-    Attributes
-    ----------
-    largest_batch_of_steps : int
-        Up to how many rows ``take_steps`` takes for a step. More are better shared by threads, as ``add_gradient`` does.
     """
-
-    largest_batch_of_steps = MAX_ROWS
 
     def __init__(self, flow: Flow, values: Tensor, gradients: Tensor, offsets: dict[int, int], n_threads: int) -> None:
         self._parameters, self._gradients = values.detach().numpy(), gradients.numpy()
@@ -81,6 +87,7 @@ class CompiledLikelihood:
         self._spare: list[_Memory] = []
         # What each block of rows gives to the gradients, and behind that its sums.
         self._parts: list[Array] = []
+        self._parts_of_steps: Array = np.empty((0, 0), dtype)
 
     def _empty(self, size: int) -> Array:
         return np.empty(size, self._parameters.dtype)
@@ -150,7 +157,7 @@ class CompiledLikelihood:
         rows : Rows
             All rows.
         batches : sequence of Tensor
-            Numbers of the rows of each batch, at most ``largest_batch_of_steps``.
+            Numbers of the rows of each batch.
         rates : sequence of float
             Learning rate of each step.
         optimiser : AdamW or Muon
@@ -163,23 +170,36 @@ class CompiledLikelihood:
         float
             Sum over the rows of their losses.
         """
-        contexts, chosen = self._check_context(rows), torch.cat(list(batches)).numpy()
-        ends = np.cumsum([0, *map(len, batches)])
-        n_sums = self._program.n_sums
-        if not self._parts:
-            self._parts.append(self._empty(len(self._parameters) + n_sums))
-        memory = self._take_memory()
-        of_flow = [*self._program[:3], *self._base, self._prepared]
-        of_rows = [rows.values.numpy(), contexts, rows.weight.numpy(), chosen, ends]
-        of_block = [*memory, self._parts[0], self._program.n_features]
-        of_optimiser = [*optimiser.vectors, *optimiser.parts, np.array(rates), *optimiser.settings]
-        step = address_of_step(self._parameters.dtype)
+        given = rows.values.numpy(), self._check_context(rows), rows.weight.numpy()
+        chosen, ends = torch.cat(list(batches)).numpy(), np.cumsum([0, *map(len, batches)])
+        n_blocks = -(-max(map(len, batches)) // MAX_ROWS)
+        if len(self._parts_of_steps) != n_blocks:
+            self._parts_of_steps = np.empty((n_blocks, len(self._parameters) + self._program.n_sums), self._parameters.dtype)
+        team, losses, clip = new_team(), np.empty(n_blocks), np.empty(1)
+        flow = (*self._program[:3], *self._base)
+        optimised = (*optimiser.vectors, *optimiser.parts)
+        of_step = [address_of_step(self._parameters.dtype), optimised, np.array(rates), tuple(optimiser.settings)]
         of_average = [average.values.numpy(), average.n_added, average.n_averaged]
-        loss = _take_steps(*[*of_flow, *of_rows, *of_block, step, *of_optimiser, int(optimiser.n_steps), *of_average])
-        self._spare.append(memory)
+        sums = [0.0]
+
+        def work(i):
+            memory = self._take_memory()
+            try:
+                result = _take_steps(
+                    *(i == 0, team, flow, self._prepared, given, chosen, ends, tuple(memory), self._parts_of_steps, losses),
+                    *(self._program.n_features, *of_step, int(optimiser.n_steps), clip, *of_average),
+                )
+            finally:
+                if i == 0:
+                    dismiss(team)
+            self._spare.append(memory)
+            if i == 0:
+                sums[0] = result
+
+        for_each(work, self.n_threads, self.n_threads)
         optimiser.n_steps += len(batches)
         average.n_added = min(average.n_added + len(batches), average.n_averaged)
-        return float(loss)
+        return float(sums[0])
 
     def _check_context(self, rows: Rows) -> Array:
         return check_context(rows.context, len(rows.values), self._program.n_context, self._parameters.dtype)
@@ -278,34 +298,86 @@ def _gradient_of_block(
     return loss
 
 
+@inner
+def _work_on_open_tasks(
+    team,
+    flow,
+    prepared,
+    given,
+    chosen,
+    ends,
+    memory,
+    parts,
+    losses,
+    n_features,
+    step,
+    optimised,
+    rates,
+    settings,
+    n_steps,
+    clip,
+):
+    """Do what is open: of each step first the gradients of blocks of rows, then parts of the step itself."""
+    n_blocks = len(parts)
+    weight_decay, _, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings
+    task = take_task(team)
+    while task >= 0:
+        i, part = task // (n_blocks + N_PARTS_OF_STEP), task % (n_blocks + N_PARTS_OF_STEP)
+        if part < n_blocks:
+            batch = chosen[ends[i] : ends[i + 1]]
+            losses[part] = _gradient_of_block(
+                *flow, optimised[0], prepared, *given, batch, part, *memory, parts[part], n_features
+            )
+        else:
+            call_step(
+                *(step, *optimised, rates[i], weight_decay, clip[0], beta1, beta2, eps, beta_of_blocks),
+                *(n_iterations, size_of_blocks, n_steps + i + 1, part - n_blocks, N_PARTS_OF_STEP),
+            )
+        tell_that_one_is_done(team)
+        task = take_task(team)
+
+
+@inner
+def _do_together(n_tasks, shared):
+    open_tasks(shared[0], n_tasks)
+    _work_on_open_tasks(*shared)
+    wait_until_all_are_done(shared[0])
+
+
 @called_from_python
 def _take_steps(
-    steps, numbers, bounds, density, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
-    context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
-    step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
-    rates, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
-    averaged, n_added, n_averaged,
+    leads, team, flow, prepared, given, chosen, ends, memory, parts, losses, n_features, step, optimised, rates, settings,
+    n_steps, clip, averaged, n_added, n_averaged,
 ):  # fmt: skip
+    """Lead a team through steps, or help it; the sum of the rows' losses is for who leads."""
+    shared = (
+        *(team, flow, prepared, given, chosen, ends, memory, parts, losses, n_features, step, optimised, rates, settings),
+        *(n_steps, clip),
+    )
+    if not leads:
+        while wait_for_a_task(team):
+            _work_on_open_tasks(*shared)
+        return 0.0
+    steps, work, max_norm = flow[0], memory[-1], settings[1]
+    values, gradients = optimised[0], optimised[1]
     n_parameters = len(values)
+    of_parameters, sums = parts[0, :n_parameters], parts[0, n_parameters:]
     total = 0.0
     for i in range(len(rates)):
-        batch = chosen[ends[i] : ends[i + 1]]
         prepare(steps, values, prepared, n_features)
-        loss = _gradient_of_block(
-            *(steps, numbers, bounds, density, base, stairs, n_components, values, prepared, rows, contexts, weights, batch, 0),
-            *(context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features),
-        )
-        finish_gradient(steps, values, prepared, out[n_parameters:], work, out[:n_parameters], n_features)
+        _do_together(len(parts), shared)
+        total += losses.sum() * (ends[i + 1] - ends[i])
+        # Summed over the blocks in their order, whoever has computed them.
+        for block in range(1, len(parts)):
+            for j in range(parts.shape[1]):
+                parts[0, j] += parts[block, j]
+        finish_gradient(steps, values, prepared, sums, work, of_parameters, n_features)
         for j in range(n_parameters):
-            gradients[j] += out[j]
-        call_step(
-            *(step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
-            *(rates[i], weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks),
-            *(n_iterations, size_of_blocks, n_steps + i + 1),
-        )
+            gradients[j] += of_parameters[j]
+        clip[0] = factor_of_clipped(gradients, max_norm)
+        _do_together(N_PARTS_OF_STEP, shared)
         n_added = min(n_added + 1, n_averaged)
         share = values.dtype.type(1.0 / n_added)
         for j in range(n_parameters):
             averaged[j] += share * (values[j] - averaged[j])
-        total += loss * len(batch)
     return total

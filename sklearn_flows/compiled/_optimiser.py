@@ -27,15 +27,24 @@ def _squared_norm(x):
     return result
 
 
+@inner
+def factor_of_clipped(gradients, max_norm):
+    """What gradients are multiplied with, so that their norm is ``max_norm`` at most."""
+    norm = math.sqrt(_squared_norm(gradients))
+    # Written such that a norm that isn't a number is the factor.
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
 def _signature_of_step(number):
     memory, table, n, setting = number[::1], types.int64[::1], types.intp, types.float64
     values, gradients, first_moment, second_moment = [memory] * 4
     n_decaying, blocks, n_seen, n_in_blocks, coefficients = n, types.int64[:, ::1], table, n, types.float64[::1]
-    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks = [setting] * 7
-    n_iterations, size_of_blocks, n_steps = n, setting, n
+    learning_rate, weight_decay, clip, beta1, beta2, eps, beta_of_blocks = [setting] * 7
+    n_iterations, size_of_blocks, n_steps, part, n_parts = n, setting, n, n, n
     return types.void(
         *(values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
-        *(learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps),
+        *(learning_rate, weight_decay, clip, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps),
+        *(part, n_parts),
     )
 
 
@@ -45,17 +54,16 @@ _step_kernel, call_step = kind_of_kernel(_signature_of_step)
 @_step_kernel
 def _step(
     values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
-    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+    learning_rate, weight_decay, clip, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+    part, n_parts,
 ):  # fmt: skip
-    """Take step number ``n_steps``, from 1, along clipped gradients, and clear them.
+    """Take step number ``n_steps``, from 1, along gradients times ``clip``, and clear them: of a part of all parameters.
 
     What is in blocks takes an orthogonalised step, and the rest one of AdamW.
     """
-    norm = math.sqrt(_squared_norm(gradients))
-    # Written such that a norm that isn't a number is the factor.
-    clip = 1.0 if norm <= max_norm else max_norm / norm
+    first, last = len(blocks) * part // n_parts, len(blocks) * (part + 1) // n_parts
     orthogonalised_steps(
-        *(values, gradients, first_moment, blocks, n_seen, clip, learning_rate, weight_decay),
+        *(values, gradients, first_moment, blocks[first:last], n_seen, clip, learning_rate, weight_decay),
         *(beta_of_blocks, coefficients, n_iterations, size_of_blocks),
     )
     dtype = values.dtype.type
@@ -63,9 +71,11 @@ def _step(
     keep1, keep2, add1, add2 = dtype(beta1), dtype(beta2), dtype(1.0 - beta1), dtype(1.0 - beta2)
     size = dtype(learning_rate / (1.0 - beta1**n_steps))
     correction, small = dtype(1.0 / math.sqrt(1.0 - beta2**n_steps)), dtype(eps)
+    n_others = len(values) - n_in_blocks
+    first, last = n_in_blocks + n_others * part // n_parts, n_in_blocks + n_others * (part + 1) // n_parts
     # Slices, for a loop from zero: the compiler makes vectors only of what it knows not to count from the end of an array.
-    values, gradients, first_moment = values[n_in_blocks:], gradients[n_in_blocks:], first_moment[n_in_blocks:]
-    second_moment, n_decaying = second_moment[n_in_blocks:], n_decaying - n_in_blocks
+    values, gradients, first_moment = values[first:last], gradients[first:last], first_moment[first:last]
+    second_moment, n_decaying = second_moment[first:last], n_decaying - first
     for i in range(len(values)):
         g = gradients[i] * scale
         m = keep1 * first_moment[i] + add1 * g
@@ -82,10 +92,17 @@ def address_of_step(dtype):
 
 
 @called_from_python
-def _call_step(address, arguments):
-    call_step(address, *arguments)
+def _call_step(
+    address, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
+    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+):  # fmt: skip
+    call_step(
+        *(address, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
+        *(learning_rate, weight_decay, factor_of_clipped(gradients, max_norm), beta1, beta2, eps),
+        *(beta_of_blocks, n_iterations, size_of_blocks, n_steps, 0, 1),
+    )
 
 
-def optimiser_step(*arguments):
-    """Take a step, as ``call_step``."""
-    _call_step(_step.address(arguments[0].dtype), arguments)
+def optimiser_step(values, *arguments):
+    """Take a step of all parameters, as ``call_step``, but given the largest norm of gradients."""
+    _call_step(_step.address(values.dtype), values, *arguments)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 MAX_ROLLBACKS = 8
 # Steps over which weights are averaged: what is scored and kept is the average, which a high learning rate doesn't shake.
 AVERAGED_STEPS = 50
-# Steps that compiled kernels take in one call, in which nobody can interrupt them, or look at the clock where time is limited.
-STEPS_AT_ONCE, STEPS_AT_ONCE_ON_THE_CLOCK = 100, 10
+# Rows that compiled kernels learn from in one call, in which nobody can interrupt them, or look at the clock where time is
+# limited.
+ROWS_AT_ONCE, ROWS_AT_ONCE_ON_THE_CLOCK = 12_800, 1_280
 # How often the learning rate falls, and by what factor, before a score that no longer rises ends training.
 MAX_DECAYS = 2
 DECAY = 5.0
@@ -168,9 +169,9 @@ def fit_flow(
     n_batches = math.ceil(len(train.values) * n_visits / batch_size)
     n_epochs = math.inf if max_iter is None else max_iter
     clock = _Clock(n_epochs * n_batches, max_time)
-    n_at_once = STEPS_AT_ONCE if max_time is None else STEPS_AT_ONCE_ON_THE_CLOCK
-    if compiled is None or math.ceil(len(train.values) * n_visits / n_batches) > compiled.largest_batch_of_steps:
-        n_at_once = 1
+    n_at_once = 1
+    if compiled is not None:
+        n_at_once = max(1, (ROWS_AT_ONCE if max_time is None else ROWS_AT_ONCE_ON_THE_CLOCK) // batch_size)
     step_scale, n_rollbacks, n_decays = 1.0, 0, 0
     threads = ExitStack()
     try:
@@ -187,7 +188,7 @@ def fit_flow(
                 some, first = batches[i : i + n_at_once], result.n_iter * n_batches + i
                 n_steps = clock.total_steps(first + 1)
                 rates = [step_scale * learning_rate * warmup_cosine(first + j, n_steps) for j in range(len(some))]
-                if compiled is not None and n_at_once > 1:
+                if compiled is not None:
                     total += compiled.take_steps(train, some, rates, optimiser, average)
                 else:
                     total += likelihood.add_gradient(train, some[0]) * len(some[0])
