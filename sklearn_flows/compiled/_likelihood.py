@@ -30,6 +30,8 @@ from ._team import (
 Array = npt.NDArray[np.floating]
 
 
+# Blocks that even a batch of a single one's size is shared by, unless it has few rows.
+N_BLOCKS_OF_SMALL_BATCH = 2
 # Parts of the parameters that take a step each, in any thread.
 N_PARTS_OF_STEP = 8
 
@@ -129,7 +131,7 @@ class CompiledLikelihood:
             memory = self._take_memory()
             losses[block] = _gradient_of_block(
                 *(*self._program[:3], *self._base, self._parameters, self._prepared, values, contexts),
-                *(weights, chosen, block),
+                *(weights, chosen, block * MAX_ROWS, min((block + 1) * MAX_ROWS, len(chosen))),
                 *(*memory, self._parts[block], self._program.n_features),
             )
             self._spare.append(memory)
@@ -172,7 +174,8 @@ class CompiledLikelihood:
         """
         given = rows.values.numpy(), self._check_context(rows), rows.weight.numpy()
         chosen, ends = torch.cat(list(batches)).numpy(), np.cumsum([0, *map(len, batches)])
-        n_blocks = -(-max(map(len, batches)) // MAX_ROWS)
+        largest = max(map(len, batches))
+        n_blocks = -(-largest // (MAX_ROWS if largest > MAX_ROWS else MAX_ROWS // N_BLOCKS_OF_SMALL_BATCH))
         if len(self._parts_of_steps) != n_blocks:
             self._parts_of_steps = np.empty((n_blocks, len(self._parameters) + self._program.n_sums), self._parameters.dtype)
         team, losses, clip = new_team(), np.empty(n_blocks), np.empty(1)
@@ -268,11 +271,11 @@ def _log_prob_of_block(
 @called_from_python
 def _gradient_of_block(
     steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared,
-    rows, contexts, weights, chosen, block, context, states, log_det, log_prob, gradient, spare, kept, work, out, n_features,
+    rows, contexts, weights, chosen, first, last, context, states, log_det, log_prob, gradient, spare, kept, work, out,
+    n_features,
 ):  # fmt: skip
     """Loss of a block of a batch; ``out`` gets its gradient and, behind it, sums that aren't gradients yet."""
-    first = block * MAX_ROWS
-    n_rows = min(MAX_ROWS, len(chosen) - first)
+    n_rows = max(0, last - first)
     n_panels = (n_rows + LANES - 1) // LANES
     _log_prob_of_rows(
         *(steps, numbers, bounds, density, base, stairs, n_components, parameters, prepared),
@@ -325,8 +328,11 @@ def _work_on_open_tasks(
         i, part = task // (n_blocks + N_PARTS_OF_STEP), task % (n_blocks + N_PARTS_OF_STEP)
         if part < n_blocks:
             batch = chosen[ends[i] : ends[i + 1]]
+            n_panels = (len(batch) + LANES - 1) // LANES
+            first, last = part * n_panels // n_blocks * LANES, (part + 1) * n_panels // n_blocks * LANES
             losses[part] = _gradient_of_block(
-                *flow, optimised[0], prepared, *given, batch, part, *memory, parts[part], n_features
+                *(*flow, optimised[0], prepared, *given, batch, first, min(last, len(batch))),
+                *(*memory, parts[part], n_features),
             )
         else:
             call_step(
