@@ -61,7 +61,7 @@ from torch import nn
 from sklearn_flows import MAFDensity, NeuralSplineFlowDensity, RealNVPDensity
 from sklearn_flows.compiled import compiled_flow, compiled_likelihood
 from sklearn_flows.flows import Rows, maf, realnvp, spline_flow
-from sklearn_flows.training._optim import AdamW, FlatParameters
+from sklearn_flows.training._optim import AdamW, FlatParameters, MovingAverage
 
 FAMILIES = ("nsf-ar", "nsf-coupling", "maf", "realnvp")
 N_TRANSFORMS, HIDDEN, N_BINS, TAIL_BOUND = 5, (128, 128), 8, 5.0
@@ -250,16 +250,14 @@ def batches_of_noise(n_features, batch_size):
 def our_step(flow, n_features, batch_size):
     """Our training step, as a function that takes one and returns its loss."""
     parameters = FlatParameters(flow)
-    optimiser = AdamW(parameters, weight_decay=0.0, is_compiled=True)
+    optimiser, average = AdamW(parameters, weight_decay=0.0), MovingAverage(parameters.values, N_BATCHES)
     batches = batches_of_noise(n_features, batch_size)
     weight, everyone = torch.ones(batch_size), torch.arange(batch_size)
     rows = Rows(next(batches), weight)
     likelihood = compiled_likelihood(flow, parameters, rows, torch.get_num_threads())
 
     def step():
-        loss = likelihood.add_gradient(Rows(next(batches), weight), everyone)
-        optimiser.step(LEARNING_RATE)
-        return loss
+        return likelihood.take_steps(Rows(next(batches), weight), [everyone], [LEARNING_RATE], optimiser, average) / batch_size
 
     return step
 

@@ -4,7 +4,7 @@ import math
 
 from numba import types
 
-from ._functions import called_from_python, inner, kind_of_kernel
+from ._functions import inner, kind_of_kernel
 from ._muon import orthogonalised_steps
 from ._product import vector_width
 from ._vector import load, total
@@ -89,20 +89,3 @@ def _step(
 def address_of_step(dtype):
     """Address of the kernel for ``call_step``."""
     return _step.address(dtype)
-
-
-@called_from_python
-def _call_step(
-    address, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients,
-    learning_rate, weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
-):  # fmt: skip
-    call_step(
-        *(address, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients),
-        *(learning_rate, weight_decay, factor_of_clipped(gradients, max_norm), beta1, beta2, eps),
-        *(beta_of_blocks, n_iterations, size_of_blocks, n_steps, 0, 1),
-    )
-
-
-def optimiser_step(values, *arguments):
-    """Take a step of all parameters, as ``call_step``, but given the largest norm of gradients."""
-    _call_step(_step.address(values.dtype), values, *arguments)

@@ -158,7 +158,7 @@ def fit_flow(
     if n_compiled_threads and objective is None:
         compiled = compiled_likelihood(flow, parameters, train, n_compiled_threads)
     likelihood = objective or compiled or Likelihood(flow)
-    optimiser = (Muon if orthogonalises else AdamW)(parameters, weight_decay, is_compiled=compiled is not None)
+    optimiser = (Muon if orthogonalises else AdamW)(parameters, weight_decay)
     stopping = EarlyStopping(n_iter_no_change, tol)
     result = TrainingResult()
     kept, average = parameters.values.clone(), MovingAverage(parameters.values, AVERAGED_STEPS)

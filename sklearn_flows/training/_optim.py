@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -107,8 +108,6 @@ class AdamW:
         Decay rates of the moment estimates.
     eps : float, default=1e-8
         Added to the denominator.
-    is_compiled : bool, default=False
-        Whether kernels compiled for the CPU take the steps: only where others have been loaded already.
 
     References
     ----------
@@ -125,14 +124,12 @@ class AdamW:
         max_norm: float = 5.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        is_compiled: bool = False,
     ) -> None:
         self.parameters = parameters
         self.weight_decay = weight_decay
         self.max_norm = max_norm
         self.betas = betas
         self.eps = eps
-        self.is_compiled = is_compiled
         self.reset()
 
     def reset(self) -> None:
@@ -163,12 +160,6 @@ class AdamW:
     def step(self, learning_rate: float) -> None:
         """Take a step along the current gradients, and clear them."""
         flat = self.parameters
-        if self.is_compiled:
-            from ..compiled._optimiser import optimiser_step
-
-            self.n_steps += 1
-            optimiser_step(*[*self.vectors, *self.parts, learning_rate, *self.settings, int(self.n_steps)])
-            return
         # The norm stays on the device: reading it would wait for the whole backward pass.
         excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0).float()
         self.n_steps += 1
@@ -215,7 +206,7 @@ class Muon(AdamW):
         What to optimise.
     weight_decay : float
         Decoupled weight decay.
-    max_norm, betas, eps, is_compiled
+    max_norm, betas, eps
         As for ``AdamW``.
 
     References
@@ -228,12 +219,12 @@ class Muon(AdamW):
     def __init__(self, parameters: FlatParameters, weight_decay: float, **settings: Any) -> None:
         super().__init__(parameters, weight_decay, **settings)
         self.n_in_blocks = parameters.n_in_blocks
-        # Blocks of one shape, transposed where that makes them wide: where their weights are, and which of them exist.
-        self._groups: list[tuple[Tensor, Tensor]] = []
-        if not self.is_compiled:
-            self._groups = [
-                (index.to(parameters.values.device), exists.to(parameters.values)) for index, exists in _groups(parameters)
-            ]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Tensor, Tensor]]:
+        """Blocks of one shape, transposed where that makes them wide: where their weights are, and which of them exist."""
+        values = self.parameters.values
+        return [(index.to(values.device), exists.to(values)) for index, exists in _groups(self.parameters)]
 
     def _step_of_blocks(self, learning_rate: float, excess: Tensor) -> None:
         own = slice(self.n_in_blocks)

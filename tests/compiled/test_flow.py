@@ -114,7 +114,7 @@ def test_many_steps_in_one_call_are_the_same_steps(family, optimiser_class, buil
     for flow, at_once in zip(flows, [True, False], strict=True):
         parameters = FlatParameters(flow)
         likelihood = likelihood_or_fail(flow, parameters)
-        optimiser, average = optimiser_class(parameters, 0.1, is_compiled=True), MovingAverage(parameters.values, 3)
+        optimiser, average = optimiser_class(parameters, 0.1), MovingAverage(parameters.values, 3)
         if at_once:
             loss = sum(likelihood.take_steps(rows, batches[i:j], rates[i:j], optimiser, average) for i, j in ((0, 5), (5, 7)))
         else:
@@ -125,7 +125,7 @@ def test_many_steps_in_one_call_are_the_same_steps(family, optimiser_class, buil
                 average.add(parameters.values)
         results.append([torch.as_tensor(loss), parameters.values, parameters.gradients, average.values, optimiser.n_steps])
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

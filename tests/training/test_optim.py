@@ -1,9 +1,12 @@
 import copy
 import math
 
+import numba
+import numpy as np
 import pytest
 import torch
 
+from sklearn_flows.compiled._optimiser import address_of_step, call_step, factor_of_clipped
 from sklearn_flows.flows import spline_flow
 from sklearn_flows.training._optim import MOMENTUM, SIZE_OF_STEPS, AdamW, FlatParameters, MovingAverage, Muon, warmup_cosine
 
@@ -21,6 +24,29 @@ def flow(generator, randomise):
         generator=generator,
     )
     return randomise(flow, generator)
+
+
+@numba.njit(error_model="numpy")
+def _take_parts_of_step(step, optimised, rate, settings, n_steps):
+    weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings
+    clip = factor_of_clipped(optimised[1], max_norm)
+    for part in range(3):
+        call_step(
+            *(step, *optimised, rate, weight_decay, clip, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks),
+            *(n_steps, part, 3),
+        )
+
+
+def step_in_torch(optimiser, learning_rate):
+    optimiser.step(learning_rate)
+
+
+def step_on_kernels(optimiser, learning_rate):
+    """The same in three parts, as threads share it."""
+    optimiser.n_steps += 1
+    optimised, settings = (*optimiser.vectors, *optimiser.parts), tuple(optimiser.settings)
+    address = address_of_step(np.dtype(np.float64))
+    _take_parts_of_step(address, optimised, learning_rate, settings, int(optimiser.n_steps))
 
 
 def test_flat_vectors_and_parameters_share_their_memory(flow):
@@ -52,8 +78,8 @@ def test_only_weights_of_networks_decay(flow):
 # A norm of 0.01 clips every step, one of 1e9 none.
 @pytest.mark.parametrize("max_norm", [0.01, 5.0, 1e9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_steps_are_those_of_torch(flow, weight_decay, max_norm, is_compiled, generator):
+@pytest.mark.parametrize("take_step", [step_in_torch, step_on_kernels])
+def test_steps_are_those_of_torch(flow, weight_decay, max_norm, take_step, generator):
     reference = copy.deepcopy(flow)
     weights = [p for name, p in reference.named_parameters() if "conditioner" in name and name.endswith("weight")]
     others = [p for p in reference.parameters() if not any(p is weight for weight in weights)]
@@ -61,7 +87,7 @@ def test_steps_are_those_of_torch(flow, weight_decay, max_norm, is_compiled, gen
         [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}], foreach=False
     )
     flat = FlatParameters(flow)
-    optimiser = AdamW(flat, weight_decay, max_norm=max_norm, is_compiled=is_compiled)
+    optimiser = AdamW(flat, weight_decay, max_norm=max_norm)
     for step in range(30):
         x = 2 * torch.randn(16, 3, generator=generator, dtype=torch.float64)
         learning_rate = 0.05 * warmup_cosine(step, 30)
@@ -74,7 +100,7 @@ def test_steps_are_those_of_torch(flow, weight_decay, max_norm, is_compiled, gen
         expected.step()
 
         (-flow.log_prob(x).mean()).backward()
-        optimiser.step(learning_rate)
+        take_step(optimiser, learning_rate)
         assert not flat.gradients.any()
         for p, other in zip(flow.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(p, other, rtol=0, atol=1e-6)
@@ -85,13 +111,13 @@ def flow_of_shape(n_features, hidden_layer_sizes, generator, **settings):
     return spline_flow(torch.eye(n_features), hidden_layer_sizes=hidden_layer_sizes, generator=generator, **settings).double()
 
 
-def steps_with(optimiser, gradients, learning_rate):
+def steps_with(optimiser, gradients, learning_rate, take_step=step_in_torch):
     """What each step, along given gradients, adds to the parameters."""
     flat, steps = optimiser.parameters, []
     for gradient in gradients:
         before = flat.values.clone()
         flat.gradients.copy_(gradient)
-        optimiser.step(learning_rate)
+        take_step(optimiser, learning_rate)
         assert not flat.gradients.any()
         steps.append(flat.values - before)
     return steps
@@ -113,11 +139,11 @@ SHAPES = [(1, (5,), {}), (3, (40, 17), {}), (5, (30, 20), {"layer": "coupling"})
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_compiled_steps_of_muon_are_those_in_torch(n_features, hidden_layer_sizes, others, weight_decay, generator):
     flow = flow_of_shape(n_features, hidden_layer_sizes, generator, **others)
-    optimisers = [Muon(FlatParameters(copy.deepcopy(flow)), weight_decay, is_compiled=c) for c in (False, True)]
-    exists = existing(optimisers[0].parameters)
+    optimisers = {Muon(FlatParameters(copy.deepcopy(flow)), weight_decay): step for step in (step_in_torch, step_on_kernels)}
+    exists = existing(FlatParameters(flow))
     gradients = torch.randn(4, len(exists), generator=generator, dtype=torch.float64) * exists
     gradients[1] = 0  # a step on momentum alone
-    in_torch, compiled = (steps_with(optimiser, gradients, 0.01) for optimiser in optimisers)
+    in_torch, compiled = (steps_with(optimiser, gradients, 0.01, take_step) for optimiser, take_step in optimisers.items())
     for a, b in zip(in_torch, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
         assert a.any()
@@ -146,11 +172,11 @@ def test_muon_moves_a_block_by_nearly_orthonormal_steps(n_in, shape, generator):
     assert values.diagonal().max() < 1.3
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_without_gradients_weights_in_blocks_only_decay(flow, is_compiled):
+@pytest.mark.parametrize("take_step", [step_in_torch, step_on_kernels])
+def test_without_gradients_weights_in_blocks_only_decay(flow, take_step):
     flat = FlatParameters(flow)
     before = flat.values.clone()
-    steps_with(Muon(flat, 0.5, is_compiled=is_compiled), [torch.zeros_like(before)], 0.1)
+    steps_with(Muon(flat, 0.5), [torch.zeros_like(before)], 0.1, take_step)
     torch.testing.assert_close(flat.values[: flat.n_in_blocks], 0.95 * before[: flat.n_in_blocks])
 
 
