@@ -199,7 +199,8 @@ class CompiledLikelihood:
             if i == 0:
                 sums[0] = result
 
-        for_each(work, self.n_threads, self.n_threads)
+        n_workers = min(self.n_threads, n_blocks)
+        for_each(work, n_workers, n_workers)
         optimiser.n_steps += len(batches)
         average.n_added = min(average.n_added + len(batches), average.n_averaged)
         return float(sums[0])

@@ -168,6 +168,9 @@ def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_r
             best = best_so_far()
             if best is not None and shares_of_steps[-1] < 1:
                 fit_from([(best.base, best.margins)], 1.0)
+                # Some tables are learned by heart before the rate falls. Then more steps than in the first round may be best.
+                if best_so_far() is best and share_of_steps < shares_of_steps[-1]:
+                    fit_from([(best.base, best.margins)], shares_of_steps[-1])
         except KeyboardInterrupt:
             is_interrupted = True
             if best_so_far() is None:

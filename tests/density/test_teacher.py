@@ -288,9 +288,9 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
-@pytest.mark.parametrize("optimizer", ["auto", "muon", "adamw"])
-@pytest.mark.parametrize("max_iter", ["auto", 6])
-@pytest.mark.parametrize("too_close", [0, np.inf])
+@pytest.mark.parametrize(
+    ("optimizer", "max_iter", "too_close"), [("auto", "auto", 0), ("muon", 6, 0), ("muon", 6, np.inf), ("adamw", 6, np.inf)]
+)
 def test_few_of_muons_steps_tell_starts_apart(moons, monkeypatch, fits, optimizer, max_iter, too_close):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", too_close)
@@ -299,23 +299,45 @@ def test_few_of_muons_steps_tell_starts_apart(moons, monkeypatch, fits, optimize
     flow = NeuralSplineFlowDensity(optimizer=optimizer, **settings).fit(moons)
     *tried, kept = fits
     assert kept is flow
-    n, whole = len(STARTS), tried[-1]
+    n, whole = len(STARTS), max(tried, key=lambda fit: fit.max_iter_)
+    best = max(tried[: tried.index(whole) + 1], key=lambda fit: fit.best_validation_score_)
     shares = [1] * n if optimizer == "adamw" else [1 / 12] * n + [1 / 4] * (n if too_close else 0) + [1]
+    if best is not whole and not too_close:
+        shares.append(1 / 4)
     assert {(fit.base, fit.margins) for fit in tried[:n]} == set(STARTS)
     assert {fit.optimizer_ for fit in tried} == {"adamw" if optimizer == "adamw" else "muon"}
     assert [fit.max_iter_ for fit in tried] == pytest.approx([share * whole.max_iter_ for share in shares], abs=1)
     best = max(tried, key=lambda fit: fit.best_validation_score_)
     assert kept.best_validation_score_ == best.best_validation_score_
     if optimizer != "adamw":
-        best_start = max(tried[:-1], key=lambda fit: fit.best_validation_score_)
+        best_start = max(tried[: tried.index(whole)], key=lambda fit: fit.best_validation_score_)
         assert (whole.base, whole.margins) == (best_start.base, best_start.margins)
+
+
+def test_where_a_whole_fit_brings_nothing_fewer_steps_are_tried(moons, monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", 0)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
+    fit = NeuralSplineFlowDensity.fit
+
+    def fail_in_many_epochs(self, *arguments, **keywords):
+        fit(self, *arguments, **keywords)
+        if self.max_iter == 12:
+            self.best_validation_score_ = -np.inf
+        return self
+
+    monkeypatch.setattr(NeuralSplineFlowDensity, "fit", fail_in_many_epochs)
+    flow = NeuralSplineFlowDensity(n_teachers=0, max_iter=12, random_state=0, **SMALL)
+    fail_in_many_epochs(flow, moons)
+    *tried, _ = fits
+    assert [fit.max_iter_ for fit in tried] == [1] * len(STARTS) + [12, 3]
 
 
 def test_a_mixture_that_is_known_from_another_fit_changes_nothing(moons, monkeypatch, fits):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
     NeuralSplineFlowDensity(n_teachers=0, base="mixture", max_iter=2, random_state=0, **SMALL).fit(moons)
-    whole = fits[-2]
+    whole = max(fits[:-1], key=lambda fit: fit.max_iter_)
     alone = clone(whole).fit(moons)
     np.testing.assert_array_equal(whole.score_samples(moons), alone.score_samples(moons))
 

@@ -52,7 +52,7 @@ FLOATS = [np.float64, np.float32]
         GlowDensity(**SMALL),
         FFJORDDensity((4,), n_solver_steps=1, base="normal", max_iter=2),
         FlowMatchingDensity((4,), base="normal", max_iter=2),
-        RealNVPDensity(n_teachers=0),
+        RealNVPDensity(n_teachers=0, max_iter=10),
     ]
 )
 def test_flow_densities_pass_every_check(estimator, check):
