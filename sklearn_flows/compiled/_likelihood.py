@@ -172,16 +172,15 @@ class CompiledLikelihood:
         float
             Sum over the rows of their losses.
         """
-        given = rows.values.numpy(), self._check_context(rows), rows.weight.numpy()
-        chosen, ends = torch.cat(list(batches)).numpy(), np.cumsum([0, *map(len, batches)])
+        given = [rows.values.numpy(), self._check_context(rows), rows.weight.numpy()]
+        given += [torch.cat(list(batches)).numpy(), np.cumsum([0, *map(len, batches)])]
         largest = max(map(len, batches))
         n_blocks = -(-largest // (MAX_ROWS if largest > MAX_ROWS else MAX_ROWS // N_BLOCKS_OF_SMALL_BATCH))
         if len(self._parts_of_steps) != n_blocks:
             self._parts_of_steps = np.empty((n_blocks, len(self._parameters) + self._program.n_sums), self._parameters.dtype)
         team, losses, clip = new_team(), np.empty(n_blocks), np.empty(1)
-        flow = (*self._program[:3], *self._base)
-        optimised = (*optimiser.vectors, *optimiser.parts)
-        of_step = [address_of_step(self._parameters.dtype), optimised, np.array(rates), tuple(optimiser.settings)]
+        step = address_of_step(self._parameters.dtype)
+        of_step = [step, *optimiser.vectors, *optimiser.parts, np.array(rates), *optimiser.settings, int(optimiser.n_steps)]
         of_average = [average.values.numpy(), average.n_added, average.n_averaged]
         sums = [0.0]
 
@@ -189,8 +188,8 @@ class CompiledLikelihood:
             memory = self._take_memory()
             try:
                 result = _take_steps(
-                    *(i == 0, team, flow, self._prepared, given, chosen, ends, tuple(memory), self._parts_of_steps, losses),
-                    *(self._program.n_features, *of_step, int(optimiser.n_steps), clip, *of_average),
+                    *(i == 0, team, *self._program[:3], *self._base, self._prepared, *given, *memory),
+                    *(self._parts_of_steps, losses, self._program.n_features, *of_step, clip, *of_average),
                 )
             finally:
                 if i == 0:
@@ -323,7 +322,7 @@ def _work_on_open_tasks(
 ):
     """Do what is open: of each step first the gradients of blocks of rows, then parts of the step itself."""
     n_blocks = len(parts)
-    weight_decay, _, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings
+    weight_decay, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings
     task = take_task(team)
     while task >= 0:
         i, part = task // (n_blocks + N_PARTS_OF_STEP), task % (n_blocks + N_PARTS_OF_STEP)
@@ -353,10 +352,21 @@ def _do_together(n_tasks, shared):
 
 @called_from_python
 def _take_steps(
-    leads, team, flow, prepared, given, chosen, ends, memory, parts, losses, n_features, step, optimised, rates, settings,
-    n_steps, clip, averaged, n_added, n_averaged,
+    leads, team, steps, numbers, bounds, density, base, stairs, n_components, prepared, rows, contexts, weights, chosen, ends,
+    context, states, log_det, log_prob, gradient, spare, kept, work, parts, losses, n_features,
+    step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients, rates,
+    weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps, clip,
+    averaged, n_added, n_averaged,
 ):  # fmt: skip
-    """Lead a team through steps, or help it; the sum of the rows' losses is for who leads."""
+    """Lead a team through steps, or help it; the sum of the rows' losses is for who leads.
+
+    Python gives no tuples: of them some versions of numba take one kind for another, and refuse it.
+    """
+    flow = steps, numbers, bounds, density, base, stairs, n_components
+    given = rows, contexts, weights
+    memory = context, states, log_det, log_prob, gradient, spare, kept, work
+    optimised = values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients
+    settings = weight_decay, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks
     shared = (
         *(team, flow, prepared, given, chosen, ends, memory, parts, losses, n_features, step, optimised, rates, settings),
         *(n_steps, clip),
@@ -365,8 +375,6 @@ def _take_steps(
         while wait_for_a_task(team):
             _work_on_open_tasks(*shared)
         return 0.0
-    steps, work, max_norm = flow[0], memory[-1], settings[1]
-    values, gradients = optimised[0], optimised[1]
     n_parameters = len(values)
     of_parameters, sums = parts[0, :n_parameters], parts[0, n_parameters:]
     total = 0.0

@@ -10,20 +10,25 @@ from sklearn_flows.compiled._product import LANES, TILE_HEIGHT, tile_width
 N_PANELS = 3
 
 
-def called_from_python(function):
-    """Products are for compiled functions to call."""
-
-    @numba.njit
-    def call(*args):
-        function(*args)
-
-    return call
+# Products are for compiled functions to call.
+@numba.njit
+def linear(weights, position, row, bias_position, first, last, stairs, seen, x, x_position, y, y_position):
+    _product.linear(weights, position, row, bias_position, first, last, stairs, seen, x, x_position, y, y_position)
 
 
-linear, linear_transposed, add_weight_gradient, add_bias_gradient = map(
-    called_from_python,
-    (_product.linear, _product.linear_transposed, _product.add_weight_gradient, _product.add_bias_gradient),
-)
+@numba.njit
+def linear_transposed(weights, position, n_in, first, last, n_out, stairs, seen_by, y, y_position, x, x_position):
+    _product.linear_transposed(weights, position, n_in, first, last, n_out, stairs, seen_by, y, y_position, x, x_position)
+
+
+@numba.njit
+def add_weight_gradient(y, y_position, n_out, x, x_position, n_in, n_panels, stairs, seen, out, out_position, work):
+    _product.add_weight_gradient(*(y, y_position, n_out, x, x_position, n_in, n_panels, stairs, seen, out, out_position, work))
+
+
+@numba.njit
+def add_bias_gradient(y, y_position, n_out, n_panels, out, out_position):
+    _product.add_bias_gradient(y, y_position, n_out, n_panels, out, out_position)
 
 
 @numba.njit

@@ -27,13 +27,27 @@ def flow(generator, randomise):
 
 
 @numba.njit(error_model="numpy")
-def _take_parts_of_step(step, optimised, rate, settings, n_steps):
-    weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings
-    clip = factor_of_clipped(optimised[1], max_norm)
+def take_parts_of_step(
+    step, values, gradients, first_moment, second_moment, n_decaying, blocks, n_seen, n_in_blocks, coefficients, rate,
+    weight_decay, max_norm, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps,
+):  # fmt: skip
+    clip = factor_of_clipped(gradients, max_norm)
     for part in range(3):
         call_step(
-            *(step, *optimised, rate, weight_decay, clip, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks),
-            *(n_steps, part, 3),
+            *(
+                step,
+                values,
+                gradients,
+                first_moment,
+                second_moment,
+                n_decaying,
+                blocks,
+                n_seen,
+                n_in_blocks,
+                coefficients,
+                rate,
+            ),
+            *(weight_decay, clip, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks, n_steps, part, 3),
         )
 
 
@@ -44,9 +58,8 @@ def step_in_torch(optimiser, learning_rate):
 def step_on_kernels(optimiser, learning_rate):
     """The same in three parts, as threads share it."""
     optimiser.n_steps += 1
-    optimised, settings = (*optimiser.vectors, *optimiser.parts), tuple(optimiser.settings)
-    address = address_of_step(np.dtype(np.float64))
-    _take_parts_of_step(address, optimised, learning_rate, settings, int(optimiser.n_steps))
+    arguments = [*optimiser.vectors, *optimiser.parts, learning_rate, *optimiser.settings, int(optimiser.n_steps)]
+    take_parts_of_step(address_of_step(np.dtype(np.float64)), *arguments)
 
 
 def test_flat_vectors_and_parameters_share_their_memory(flow):
