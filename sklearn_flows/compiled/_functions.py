@@ -4,7 +4,9 @@ numba puts a copy of a function into each that calls it by name, and optimises e
 kernel: compiled once, on its own, and only when it is needed.
 """
 
+import hashlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import njit, types
@@ -19,7 +21,25 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "fastmath": {
 # What makes a function one for Python to call is half of a small one's code.
 _NOT_FOR_PYTHON: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-called_from_python = njit(cache=True, **_OPTIONS)
+
+def _version():
+    """What tells these kernels from those that other versions of this folder have left in the cache."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+_VERSION = _version()
+
+
+def _kept_in_cache(function, **options):
+    # numba looks whether a function's own file has changed, but not whether those have that its parts come from.
+    function.__qualname__ += f"-{_VERSION}"
+    return njit(cache=True, **_OPTIONS, **options)(function)
+
+
+def called_from_python(function):
+    """Compile a function for Python to call."""
+    return _kept_in_cache(function)
 
 
 class _Inner(CPUDispatcher):
@@ -49,7 +69,7 @@ class Kernel:
     """
 
     def __init__(self, function, signature_of):
-        self._dispatcher = njit(cache=True, **_OPTIONS, **_NOT_FOR_PYTHON)(function)
+        self._dispatcher = _kept_in_cache(function, **_NOT_FOR_PYTHON)
         self._signature_of = signature_of
 
     @cache  # noqa: B019 - kernels live as long as their module

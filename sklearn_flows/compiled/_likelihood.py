@@ -303,23 +303,9 @@ def _gradient_of_block(
 
 @inner
 def _work_on_open_tasks(
-    team,
-    flow,
-    prepared,
-    given,
-    chosen,
-    ends,
-    memory,
-    parts,
-    losses,
-    n_features,
-    step,
-    optimised,
-    rates,
-    settings,
-    n_steps,
+    team, flow, prepared, given, chosen, ends, memory, parts, losses, n_features, step, optimised, rates, settings, n_steps,
     clip,
-):
+):  # fmt: skip
     """Do what is open: of each step first the gradients of blocks of rows, then parts of the step itself."""
     n_blocks = len(parts)
     weight_decay, beta1, beta2, eps, beta_of_blocks, n_iterations, size_of_blocks = settings

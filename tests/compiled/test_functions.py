@@ -6,6 +6,7 @@ import pytest
 from numba import types
 from numba.core.errors import TypingError
 
+from sklearn_flows.compiled import _functions
 from sklearn_flows.compiled._functions import inner, kind_of_kernel
 
 kernel, call = kind_of_kernel(lambda number: types.float64(number[::1], types.intp, types.boolean))
@@ -47,3 +48,14 @@ def test_other_arguments_are_an_error_of_the_compiler(argument):
 def test_an_inner_function_says_that_python_cannot_call_it():
     with pytest.raises(TypeError, match="plus_one has no entry for Python"):
         plus_one(1)
+
+
+def test_what_is_kept_has_another_name_after_any_change_of_the_sources(tmp_path, monkeypatch):
+    (tmp_path / "_functions.py").write_text("a = 1\n")
+    (tmp_path / "_layers.py").write_text("b = 1\n")
+    monkeypatch.setattr(_functions, "__file__", str(tmp_path / "_functions.py"))
+    before = _functions._version()
+    assert before == _functions._version()
+    (tmp_path / "_layers.py").write_text("b = 2\n")
+    assert before != _functions._version()
+    assert _functions.called_from_python(lambda x: x).py_func.__qualname__.endswith(_functions._VERSION)
