@@ -5,7 +5,6 @@ kernel: compiled once, on its own, and only when it is needed.
 """
 
 import hashlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +70,16 @@ class Kernel:
     def __init__(self, function, signature_of):
         self._dispatcher = _kept_in_cache(function, **_NOT_FOR_PYTHON)
         self._signature_of = signature_of
+        self._addresses = {}
 
-    @cache  # noqa: B019 - kernels live as long as their module
     def address(self, dtype):
         """Compile the kernel for numbers of a precision, if need be, and say where it is, in this process."""
-        signature = self._signature_of(from_dtype(dtype))
-        self._dispatcher.compile(signature)
-        result = self._dispatcher.overloads[signature.args]
-        return result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        if dtype not in self._addresses:
+            signature = self._signature_of(from_dtype(dtype))
+            self._dispatcher.compile(signature)
+            result = self._dispatcher.overloads[signature.args]
+            self._addresses[dtype] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        return self._addresses[dtype]
 
 
 def kind_of_kernel(signature_of):
