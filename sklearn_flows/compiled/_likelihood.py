@@ -88,8 +88,7 @@ class CompiledLikelihood:
         # Memory is used again: fresh memory comes from the system page by page, each filled with zeros first.
         self._spare: list[_Memory] = []
         # What each block of rows gives to the gradients, and behind that its sums.
-        self._parts: list[Array] = []
-        self._parts_of_steps: Array = np.empty((0, 0), dtype)
+        self._parts: Array = np.empty((0, 0), dtype)
 
     def _empty(self, size: int) -> Array:
         return np.empty(size, self._parameters.dtype)
@@ -104,7 +103,7 @@ class CompiledLikelihood:
         prepare(self._program.steps, self._parameters, self._prepared, self._program.n_features)
 
     def add_gradient(self, rows: Rows, batch: Tensor) -> float:
-        """Add the gradient of the loss of a batch, its mean negative log-likelihood.
+        """Add the gradient of the loss of a batch, its mean negative log-likelihood, in one thread.
 
         Parameters
         ----------
@@ -118,38 +117,26 @@ class CompiledLikelihood:
         float
             The loss.
         """
-        values, weights, chosen = rows.values.numpy(), rows.weight.numpy(), batch.numpy()
-        contexts = self._check_context(rows)
-        n_blocks = -(-len(chosen) // MAX_ROWS)
-        n_sums = self._program.n_sums
-        while len(self._parts) < n_blocks:
-            self._parts.append(self._empty(len(self._parameters) + n_sums))
-        losses = np.empty(n_blocks)
-        self._prepare()
-
-        def add_block(block):
-            memory = self._take_memory()
-            losses[block] = _gradient_of_block(
-                *(*self._program[:3], *self._base, self._parameters, self._prepared, values, contexts),
-                *(weights, chosen, block * MAX_ROWS, min((block + 1) * MAX_ROWS, len(chosen))),
-                *(*memory, self._parts[block], self._program.n_features),
-            )
-            self._spare.append(memory)
-
-        for_each(add_block, n_blocks, self.n_threads)
-        # Summed over the blocks in their order, whoever has computed them.
-        total = self._parts[0]
-        for part in self._parts[1:n_blocks]:
-            total += part
-        n = len(self._parameters)
+        given = [rows.values.numpy(), self._check_context(rows), rows.weight.numpy(), batch.numpy()]
         memory = self._take_memory()
+        n = len(self._parameters)
+        of_block = self._empty(n + self._program.n_sums)
+        total = np.zeros_like(of_block)
+        loss = 0.0
+        self._prepare()
+        for first in range(0, len(batch), MAX_ROWS):
+            loss += _gradient_of_block(
+                *(*self._program[:3], *self._base, self._parameters, self._prepared, *given),
+                *(first, min(first + MAX_ROWS, len(batch)), *memory, of_block, self._program.n_features),
+            )
+            total += of_block
         finish_gradient(
             *(self._program.steps, self._parameters, self._prepared, total[n:], memory.work, total[:n]),
             self._program.n_features,
         )
         self._spare.append(memory)
         self._gradients += total[:n]
-        return float(losses.sum())
+        return loss
 
     def take_steps(self, rows: Rows, batches: Sequence[Tensor], rates: Sequence[float], optimiser: Any, average: Any) -> float:
         """Take a step of the optimiser for each of several batches, without coming back to Python in between.
@@ -176,8 +163,8 @@ class CompiledLikelihood:
         given += [torch.cat(list(batches)).numpy(), np.cumsum([0, *map(len, batches)])]
         largest = max(map(len, batches))
         n_blocks = -(-largest // (MAX_ROWS if largest > MAX_ROWS else MAX_ROWS // N_BLOCKS_OF_SMALL_BATCH))
-        if len(self._parts_of_steps) != n_blocks:
-            self._parts_of_steps = np.empty((n_blocks, len(self._parameters) + self._program.n_sums), self._parameters.dtype)
+        if len(self._parts) != n_blocks:
+            self._parts = np.empty((n_blocks, len(self._parameters) + self._program.n_sums), self._parameters.dtype)
         team, losses, clip = new_team(), np.empty(n_blocks), np.empty(1)
         step = address_of_step(self._parameters.dtype)
         of_step = [step, *optimiser.vectors, *optimiser.parts, np.array(rates), *optimiser.settings, int(optimiser.n_steps)]
@@ -189,7 +176,7 @@ class CompiledLikelihood:
             try:
                 result = _take_steps(
                     *(i == 0, team, *self._program[:3], *self._base, self._prepared, *given, *memory),
-                    *(self._parts_of_steps, losses, self._program.n_features, *of_step, clip, *of_average),
+                    *(self._parts, losses, self._program.n_features, *of_step, clip, *of_average),
                 )
             finally:
                 if i == 0:

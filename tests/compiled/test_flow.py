@@ -166,12 +166,18 @@ def test_single_precision_gives_the_same_to_rounding(build, generator):
 def test_the_number_of_threads_changes_no_bit(family, build, generator):
     flow = build(family)
     x = torch.randn(7 * MAX_ROWS - 5, 4, generator=generator, dtype=torch.float64)
-    parameters = FlatParameters(flow)
-    one, many = (
-        answers(compile_or_fail(flow, n), x) + likelihood_and_gradient(likelihood_or_fail(flow, parameters, n), x, parameters)
-        for n in (1, 4)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+    rows = Rows(x, torch.linspace(0.5, 2, len(x), dtype=torch.float64))
+    batches = torch.randperm(len(x), generator=generator).tensor_split(2)
+
+    def everything(n_threads):
+        trained = copy.deepcopy(flow)
+        parameters = FlatParameters(trained)
+        likelihood = likelihood_or_fail(trained, parameters, n_threads)
+        loss = likelihood.take_steps(rows, batches, [1e-3, 1e-3], Muon(parameters, 0.1), MovingAverage(parameters.values, 3))
+        trained_to = [torch.as_tensor(loss), parameters.values, likelihood.log_prob(rows)]
+        return answers(compile_or_fail(flow, n_threads), x) + trained_to
+
+    assert all(torch.equal(a, b) for a, b in zip(everything(1), everything(4), strict=True))
 
 
 def test_gradients_are_added_to_what_is_there(build, generator):
