@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,8 +70,8 @@ class StandardNormal(nn.Module):
         return u
 
 
-# Steps that halve the interval in which a quantile lies: enough for double precision.
-BISECTIONS = 60
+# Steps to where a mixture has a score, at most: enough for double precision if each only halves the interval in which it lies.
+MAX_STEPS_TO_A_SCORE = 60
 
 
 class StudentMixture(nn.Module):
@@ -159,7 +160,7 @@ class StudentMixture(nn.Module):
         for i in range(self.n_features):
             w = whitened[:, i]
             u[:, i] = normal_score(log_joint, self._conditional_quantile(w, distance, i))
-            log_joint, distance = self._condition(log_joint, distance, w, i)
+            log_joint, distance, _ = self._condition(log_joint, distance, w, i)
         return u
 
     def from_normal(self, u: Tensor) -> Tensor:
@@ -174,15 +175,21 @@ class StudentMixture(nn.Module):
             offset = row @ z[:i] - (self.precisions_cholesky[:, i, : i + 1] * self.means[:, : i + 1]).sum(-1, keepdim=True)
             # The quantile of the mixture lies between those of its components.
             quantiles = (self._conditional_value(u[:, i], distance, i) - offset) / precision
-            low, high = quantiles.amin(dim=0), quantiles.amax(dim=0)
-            for _ in range(BISECTIONS):
-                middle = (low + high) / 2
-                w = precision * middle + offset
-                below = normal_score(log_joint, self._conditional_quantile(w, distance, i)) < u[:, i]
-                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-            z[i] = (low + high) / 2
-            log_joint, distance = self._condition(log_joint, distance, precision * z[i] + offset, i)
+            score_at = partial(self._conditional_score, log_joint, distance, precision, offset, i)
+            z[i] = _where_scores_are(u[:, i], score_at, quantiles.amin(dim=0), quantiles.amax(dim=0))
+            log_joint, distance, _ = self._condition(log_joint, distance, precision * z[i] + offset, i)
         return z.mT
+
+    def _conditional_score(
+        self, log_joint: Tensor, distance: Tensor, precision: Tensor, offset: Tensor, i: int, z: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normal score of coordinate ``i`` of some rows, given those before it, and its derivative."""
+        log_joint, distance = log_joint[:, rows], distance[:, rows]
+        w = precision * z + offset[:, rows]
+        score = normal_score(log_joint, self._conditional_quantile(w, distance, i))
+        *_, log_density = self._condition(log_joint, distance, w, i)
+        # The normal distribution function of the score is that of the mixture: so are their derivatives.
+        return score, (log_density + 0.5 * score.square() + 0.5 * math.log(2 * math.pi)).exp()
 
     def _conditional_scale(self, distance: Tensor, i: int) -> Tensor:
         """Of whitened coordinate ``i`` of Student t components, given the squared distance of those before.
@@ -215,12 +222,13 @@ class StudentMixture(nn.Module):
         value[heavy] = (-u.sign() * torch.from_numpy(t)).to(u) * self._conditional_scale(distance, i)
         return value
 
-    def _condition(self, log_joint: Tensor, distance: Tensor, w: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """Log-share and squared distance of each component, given one more whitened coordinate."""
+    def _condition(self, log_joint: Tensor, distance: Tensor, w: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-share and squared distance of each component, given one more whitened coordinate; and the log-density of that."""
         further = distance + w.square()
         conditional = self._spherical_log_density(further, i + 1) - self._spherical_log_density(distance, i)
         log_joint = log_joint + self.precisions_cholesky[:, i, i, None].log() + conditional
-        return log_joint - log_joint.logsumexp(dim=0), further
+        log_density = log_joint.logsumexp(dim=0)
+        return log_joint - log_density, further, log_density
 
     def _spherical_log_density(self, squared_distance: Tensor, n_features: int) -> Tensor:
         return spherical_log_density(squared_distance, n_features, self.df.unsqueeze(-1) if self.has_heavy_tails else None)
@@ -238,6 +246,48 @@ def spherical_log_density(squared_distance: Tensor, n_features: int, df: Tensor 
     return torch.where(heavy, student, normal)
 
 
+def _where_scores_are(
+    u: Tensor, score_at: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor
+) -> Tensor:
+    """Find where increasing functions have given values, between bounds, by Newton's method.
+
+    Where a step would leave the interval in which the place lies, or isn't half as long as the one before, the interval is
+    halved instead. A row that is done is left alone, so that it doesn't depend on the others.
+
+    Parameters
+    ----------
+    u : Tensor of shape (n_samples,)
+        The values.
+    score_at : callable
+        Gives values and derivatives at some places, one in each of the rows whose numbers it is given too.
+    low, high : Tensor of shape (n_samples,)
+        The bounds.
+
+    Returns
+    -------
+    Tensor of shape (n_samples,)
+        The places.
+    """
+    eps = torch.finfo(u.dtype).eps
+    low, high, z, last_step = low.clone(), high.clone(), (low + high) / 2, high - low
+    rows = torch.arange(len(u), device=u.device)
+    for _ in range(MAX_STEPS_TO_A_SCORE):
+        here = z[rows]
+        score, slope = score_at(here, rows)
+        excess = score - u[rows]
+        low[rows] = torch.where(excess < 0, here, low[rows])
+        high[rows] = torch.where(excess < 0, high[rows], here)
+        newton = here - excess / slope
+        serves = (newton > low[rows]) & (newton < high[rows]) & ((newton - here).abs() < last_step[rows] / 2)
+        there = torch.where(serves, newton, (low[rows] + high[rows]) / 2)
+        there = torch.where(excess.abs() <= eps * (1 + score.abs()), here, there)
+        z[rows], last_step[rows] = there, (there - here).abs()
+        rows = rows[last_step[rows] > eps * there.abs()]
+        if not len(rows):
+            break
+    return z
+
+
 def normal_score(log_shares: Tensor, quantiles: Tensor) -> Tensor:
     """Normal quantile of a mixture's distribution function, given the normal quantiles of its components (first axis)."""
     log_below = (log_shares + torch.special.log_ndtr(quantiles)).logsumexp(dim=0)
@@ -249,7 +299,9 @@ def normal_score(log_shares: Tensor, quantiles: Tensor) -> Tensor:
 def _log_quantile(log_p: Tensor) -> Tensor:
     """Normal quantile, at most zero, of a probability given by its logarithm."""
     # ndtri serves where the probability can be represented well; further out, Newton's method on the logarithm.
-    centre = torch.special.ndtri(log_p.clamp(min=-30).exp().clamp(max=0.5))
+    centre: Tensor = torch.special.ndtri(log_p.clamp(min=-30).exp().clamp(max=0.5))
+    if not (log_p < -30).any():
+        return centre
     x = -(-2 * log_p.clamp(max=-30)).sqrt()
     for _ in range(6):
         log_ndtr = torch.special.log_ndtr(x)

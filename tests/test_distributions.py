@@ -80,3 +80,23 @@ def test_far_points_of_a_mixture_are_mapped_and_back(mixture):
     u = mixture.to_normal(z)
     assert u.isfinite().all()
     torch.testing.assert_close(mixture.from_normal(u), z, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("df", [math.inf, 3.0])
+def test_components_far_apart_and_of_very_different_widths_are_mapped_back(df, generator):
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    widths = torch.logspace(-3, 2, 6, dtype=torch.float64)
+    mixture = StudentMixture(torch.full((6,), 1 / 6), 1e3 * randn(6, 2), torch.eye(2) / widths[:, None, None], df).double()
+    u = randn(200, 2)
+    z = mixture.from_normal(u)
+    torch.testing.assert_close(mixture.to_normal(z), u, rtol=1e-8, atol=1e-8)
+    alone = torch.cat([mixture.from_normal(row[None]) for row in u[:20]])
+    torch.testing.assert_close(alone, z[:20], rtol=1e-12, atol=0)
+
+
+def test_a_quantile_that_is_no_number_stays_none(mixture):
+    u = torch.zeros(3, 2, dtype=torch.float64)
+    u[1, 0] = torch.nan
+    assert mixture.from_normal(u).isnan().any(dim=1).tolist() == [False, True, False]
