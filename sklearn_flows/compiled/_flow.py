@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +52,7 @@ def compiled_flow(flow: Flow, methods: Sequence[str], point: Sequence[Tensor], n
         return torch.cat([getattr(flow, method)(*point).flatten() for method in methods])
 
     # Whether kernels serve depends on the machine and on the kind of the flow, not on its weights.
-    result = tried((tuple(methods), values.dtype, repr(flow)), compile_it, answer, lambda: answer(flow))
+    result = tried((tuple(methods), values.dtype, repr(flow)), compile_it, answer, lambda: (answer(flow), 0.0))
     return flow if result is None else result
 
 
@@ -65,7 +66,8 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
     parameters : FlatParameters
         All its parameters as one vector. They are read from there in every call, and get their gradients there.
     rows : Rows
-        The one nearest to zero is what it is tried with, as in ``compiled_flow``: far ones have gradients full of rounding.
+        The one nearest to zero is what it is tried with, as in ``compiled_flow``: far ones have gradients full of rounding. How
+        much there is in this one's is told by torch in double precision.
     n_threads : int
         How many threads may share the rows. Answers don't depend on it.
 
@@ -82,27 +84,31 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
 
         return CompiledLikelihood(flow, parameters.values, parameters.gradients, parameters.offsets, n_threads)
 
-    def gradient(compute: Callable[[], object]) -> Tensor:
+    row = rows.values.abs().amax(dim=1).argmin(dim=0, keepdim=True)
+
+    def trial(likelihood: CompiledLikelihood) -> Tensor:
         parameters.gradients.zero_()
-        compute()
-        found = parameters.gradients.clone()
+        likelihood.add_gradient(rows, row)
+        found = parameters.gradients.to(torch.float64, copy=True)
         parameters.gradients.zero_()
-        scaled: Tensor = found / (1 + found.norm())
-        return scaled
+        return found / (1 + found.norm())
 
-    def nearest() -> Tensor:
-        return rows.values.abs().amax(dim=1).argmin(dim=0, keepdim=True)
+    def by_torch(dtype: torch.dtype) -> Tensor:
+        copied = copy.deepcopy(flow).to(dtype)
+        values, *context = (given.to(dtype) for given in rows.given(row))
+        loss = -(rows.weight[row].to(dtype) * copied.log_prob(values, *context)).sum()
+        gradients = torch.autograd.grad(loss, list(copied.parameters()), allow_unused=True, materialize_grads=True)
+        found = parameters.values.new_zeros(len(parameters.values), dtype=torch.float64)
+        for parameter, gradient in zip(flow.parameters(), gradients, strict=True):
+            first = parameters.offsets[id(parameter)]
+            found[first : first + parameter.numel()] = gradient.flatten()
+        return found / (1 + found.norm())
 
-    def expected() -> None:
-        row = nearest()
-        torch.autograd.backward(-(rows.weight[row] * flow.log_prob(*rows.given(row))).sum())
+    def expected() -> tuple[Tensor, float]:
+        exact = by_torch(torch.float64)
+        return exact, float((by_torch(parameters.values.dtype) - exact).abs().max())
 
-    return tried(
-        ("gradient", parameters.values.dtype, repr(flow)),
-        compile_it,
-        lambda likelihood: gradient(lambda: likelihood.add_gradient(rows, nearest())),
-        lambda: gradient(expected),
-    )
+    return tried(("gradient", parameters.values.dtype, repr(flow)), compile_it, trial, expected)
 
 
 def _copied(module: nn.Module) -> tuple[Tensor, dict[int, int]]:

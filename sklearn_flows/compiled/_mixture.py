@@ -38,8 +38,8 @@ def compiled_steps_of_mixtures() -> ModuleType | None:
         kernels.expect(distances, np.ones(1), factors, np.array([np.inf]), weight, result, responsibility, weighted, n)
         return torch.as_tensor(result)
 
-    def expected() -> Tensor:
+    def expected() -> tuple[Tensor, float]:
         normal = torch.distributions.MultivariateNormal(torch.as_tensor(centre), torch.as_tensor(covariance))
-        return normal.log_prob(torch.as_tensor(rows.T.copy()))
+        return normal.log_prob(torch.as_tensor(rows.T.copy())), 0.0
 
     return tried(("mixture",), compile_it, log_density, expected)

@@ -278,6 +278,43 @@ def test_kernels_that_give_something_else_than_torch_are_not_used(build, monkeyp
         assert compiled_flow(flow, ["log_prob"], [zero_row(flow)], 1) is flow
 
 
+@pytest.fixture
+def narrow(build):
+    """A flow whose base is so narrow that gradients in single precision are off by percents, and a row near its centre."""
+    flow = build("maf", base=StudentMixture(torch.ones(1), torch.ones(1, 4), 1e6 * torch.eye(4)[None], 3.0), std=0.0)
+    row = 1 + 1e-6 * torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    return flow.float(), Rows(row, torch.ones(1))
+
+
+def test_rounding_is_not_taken_for_a_fault(narrow, monkeypatch):
+    def gradient(flow, row):
+        parameters = FlatParameters(flow)
+        Likelihood(flow).add_gradient(row, torch.arange(1))
+        return parameters.gradients.double()
+
+    flow, row = narrow
+    exact = gradient(copy.deepcopy(flow).double(), Rows(row.values.double(), row.weight.double()))
+    assert (gradient(flow, row) - exact).norm() > 0.003 * exact.norm()
+    monkeypatch.setattr(_trial, "_trusted", set())
+    assert isinstance(compiled_likelihood(flow, FlatParameters(flow), row, 1), CompiledLikelihood)
+    assert not _trial._trusted  # such a trial says little
+
+
+def test_kernels_whose_gradients_are_wrong_are_not_used(build, monkeypatch):
+    flow = build("maf")
+    monkeypatch.setattr(_trial, "_trusted", set())
+    add_gradient = CompiledLikelihood.add_gradient
+
+    def add_nonsense(self, rows, batch):
+        add_gradient(self, rows, batch)
+        self._gradients *= 1.1
+
+    monkeypatch.setattr(CompiledLikelihood, "add_gradient", add_nonsense)
+    row = Rows(zero_row(flow), torch.ones(1, dtype=torch.float64))
+    with pytest.warns(RuntimeWarning, match="instead of"):
+        assert compiled_likelihood(flow, FlatParameters(flow), row, 1) is None
+
+
 @pytest.mark.parametrize("how", ["absent", "broken", "switched off"])
 def test_torch_serves_where_there_is_no_compiler(how):
     code = f"""
