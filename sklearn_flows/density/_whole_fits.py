@@ -110,7 +110,7 @@ class _Candidates:
 
 
 def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_rows, rng):
-    """Fit flows from all starts, several at the same time; if in few steps, another from the best start.
+    """Fit flows from all starts, several at the same time; if in so few steps that more may help, another from the best start.
 
     Parameters
     ----------
@@ -166,7 +166,8 @@ def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_r
                 if len(starts) < 2:
                     break
             best = best_so_far()
-            if best is not None and shares_of_steps[-1] < 1:
+            # What few steps learn by heart before their rate has fallen, more of them learn no better.
+            if best is not None and shares_of_steps[-1] < 1 and best.stop_reason_ != "early_stopping":
                 fit_from([(best.base, best.margins)], 1.0)
                 # Some tables are learned by heart before the rate falls. Then more steps than in the first round may be best.
                 if best_so_far() is best and share_of_steps < shares_of_steps[-1]:

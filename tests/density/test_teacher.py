@@ -333,6 +333,18 @@ def test_where_a_whole_fit_brings_nothing_fewer_steps_are_tried(moons, monkeypat
     assert [fit.max_iter_ for fit in tried] == [1] * len(STARTS) + [12, 3]
 
 
+def test_there_is_no_whole_fit_where_few_steps_are_too_many(moons, monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", np.inf)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
+    settings = SMALL | {"n_teachers": 0, "max_iter": 60, "n_iter_no_change": 1, "tol": 1e3, "random_state": 0}
+    flow = NeuralSplineFlowDensity(**settings).fit(moons)
+    *tried, _ = fits
+    assert {fit.stop_reason_ for fit in tried} == {"early_stopping"}
+    assert [fit.max_iter_ for fit in tried] == [5] * len(STARTS) + [15] * len(STARTS)
+    assert flow.best_validation_score_ == max(fit.best_validation_score_ for fit in tried)
+
+
 def test_a_mixture_that_is_known_from_another_fit_changes_nothing(moons, monkeypatch, fits):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
