@@ -17,7 +17,7 @@ methods; the others are trained on.
 
 Time runs from the call of fit, for the other packages from the standardisation of the columns, and is taken at the end of each
 epoch, when the validation rows have been scored; with max_time at the end of the fit. In a default fit of several stages only
-the epochs of the last one are looked at. Everything has one thread. Each method is fitted once before, to few rows, so that no
+the epochs of the last one are looked at, and where it is the best of several fits only its end. Everything has one thread. Each method is fitted once before, to few rows, so that no
 timed fit has to load libraries or kernels.
 
 Methods take turns. In each repeat, whose number is the seed, zuko-nsf sets the aim for all. The first table shows medians over
@@ -92,7 +92,10 @@ def by_default(estimator):
         density = clone(estimator).set_params(random_state=seed).set_callbacks(clock)
         start = time.perf_counter()
         density.fit(train, X_val=validation)
+        end = time.perf_counter()
         scores = np.array(density.validation_scores_)
+        if len(clock.times) < len(scores):  # the best of several fits, of whose epochs nobody is told
+            return np.array([end - start]), np.array([density.best_validation_score_])
         return np.array(clock.times[-len(scores) :]) - start, scores
 
     return run
