@@ -17,8 +17,8 @@ methods; the others are trained on.
 
 Time runs from the call of fit, for the other packages from the standardisation of the columns, and is taken at the end of each
 epoch, when the validation rows have been scored; with max_time at the end of the fit. In a default fit of several stages only
-the epochs of the last one are looked at, and where it is the best of several fits only its end. Everything has one thread. Each method is fitted once before, to few rows, so that no
-timed fit has to load libraries or kernels.
+the epochs of the last one are looked at, and where it is the best of several fits only its end. Everything has one thread. Each
+method is fitted once before, to few rows, so that no timed fit has to load libraries or kernels.
 
 Methods take turns. In each repeat, whose number is the seed, zuko-nsf sets the aim for all. The first table shows medians over
 repeats; ratios are of a method's seconds to those of zuko-nsf in the same repeat. The means of the second table are over cells,

@@ -59,7 +59,7 @@ from ._images import check_image_settings, dequantised
 from ._queries import FLOAT_DTYPES, BaseLatentDensity, layer_widths
 from ._scouting import scout
 from ._start import Start, encode_parts
-from ._starting_distribution import fit_base, whitening_map
+from ._starting_distribution import MIN_PRIOR_ROWS, fit_base, whitening_map
 from ._taught_start import start_from_teacher
 from ._teacher import InterruptedTeacherError, starts_of
 from ._whole_fits import best_flow_in_time, best_of_whole_fits, shares_of_steps_to_tell_starts
@@ -81,8 +81,9 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     # number of rows AdamW is better than Muon, and from which number on a fit is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
-    # What a fit to the same rows has found as the mixture to start from.
+    # What a fit to the same rows has found as the mixture to start from, and how broad its components are at least.
     _base_found = None
+    _min_prior_rows = MIN_PRIOR_ROWS
     _learning_rates = LearningRates()
     _max_rows_for_adamw = math.inf
     _min_rows_for_cuda = MIN_ROWS_FOR_CUDA
@@ -252,7 +253,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             now = time.perf_counter()
             until = math.inf if self.max_time is None else now + SHARE_OF_TIME_FOR_BASE * (begin + self.max_time - now)
             if self._base_found is None:
-                whitening, base = fit_base(start.base, train, validation, rng, n_copies, until)
+                whitening, base = fit_base(start.base, train, validation, rng, n_copies, self._min_prior_rows, until)
             else:
                 whitening, base = whitening_map(train), copy.deepcopy(self._base_found).float()
             flow = self._build_flow(whitening, base, generator)

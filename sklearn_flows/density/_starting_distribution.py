@@ -15,7 +15,7 @@ from ._defaults import COPIES_FOR_MIXTURE, MIN_ROWS_FOR_MIXTURES, N_PARTS
 from ._teacher import N_MIXTURES
 
 # Rows, in units of the dimension, that the weakest prior of a mixture counts for. Where some components are far narrower than
-# others, the steps that suit one don't suit the other, and flows learn less than they gain by it.
+# others, the steps that suit one don't suit the other, and flows usually learn less than they gain by it.
 MIN_PRIOR_ROWS = 0.5
 
 
@@ -35,7 +35,7 @@ def whitening_map(rows):
     return torch.as_tensor(whitening_matrix(*_on_the_host(rows)))
 
 
-def fit_base(base, train, validation, rng, n_copies, until=math.inf):
+def fit_base(base, train, validation, rng, n_copies, min_prior_rows=MIN_PRIOR_ROWS, until=math.inf):
     """The whitening map of encoded rows, and the distribution of what it gives that training starts from.
 
     With more than one, rows are noisy copies of images. The distribution is then not the mean of several mixtures, which would
@@ -52,6 +52,8 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
         Source of parts and of where components begin.
     n_copies : int
         How many rows are copies of one image; 1 for tables.
+    min_prior_rows : float, default=0.5
+        Rows, in units of the dimension, that the prior of a component's covariance counts for at least.
     until : float, default=infinity
         When ``time.perf_counter()`` says so, the best distribution so far must do.
 
@@ -64,7 +66,7 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
     if base == "normal" or validation is None or not train.values.shape[1]:
         return whitening, None
     if base == "mixture" and n_copies == 1 and len(train.values) > MIN_ROWS_FOR_MIXTURES:
-        start = _fit_mixtures(*_on_the_host(train), rng, until)
+        start = _fit_mixtures(*_on_the_host(train), rng, min_prior_rows, until)
     else:
         n_components = 1 if base == "student" else None
         with one_thread():
@@ -76,7 +78,7 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
                 *_on_the_host(validation),
                 rng,
                 n_components,
-                min_prior_rows=MIN_PRIOR_ROWS,
+                min_prior_rows=min_prior_rows,
                 until=until,
             )
         start = _as_distribution(mixture)
@@ -85,7 +87,7 @@ def fit_base(base, train, validation, rng, n_copies, until=math.inf):
     return whitening, as_whitened(start, whitening)
 
 
-def _fit_mixtures(values, weight, rng, until):
+def _fit_mixtures(values, weight, rng, min_prior_rows, until):
     """The mean of mixtures, each chosen by a tenth of the rows that it doesn't see, and ready in time, but for the first."""
     part = rng.permutation(len(values)) % N_PARTS
     seeds = [draw_seed(rng) for _ in range(N_MIXTURES)]
@@ -102,7 +104,7 @@ def _fit_mixtures(values, weight, rng, until):
                 values[judges],
                 weight[judges],
                 np.random.RandomState(seeds[k]),
-                min_prior_rows=MIN_PRIOR_ROWS,
+                min_prior_rows=min_prior_rows,
                 until=until,
             )
         if k == 0 or time.perf_counter() <= until:

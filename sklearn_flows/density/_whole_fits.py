@@ -3,7 +3,9 @@
 import math
 import time
 import warnings
+from functools import partial
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ..cross_fitting import in_threads
@@ -12,10 +14,14 @@ from ..encoding import discrete_columns_warned_about
 from ..training import DivergedError
 from ..utils._random import draw_seed
 from ._defaults import SHARES_OF_STEPS_TO_TELL_STARTS, TOO_CLOSE_TO_TELL
+from ._mixture import MixtureDensity
+from ._starting_distribution import MIN_PRIOR_ROWS
 from ._teacher import diverged_for_every_start, starts_of
 
 # A fit with a teacher takes about so many times as long as one without, for each part that the teacher leaves out.
 FITS_PER_TEACHER = 5
+# The start for tables that hold groups far narrower than others, and what the prior of a component may then count for.
+NARROW_START, NARROW_PRIOR_ROWS = ("mixture", "linear"), 1e-8
 
 
 def shares_of_steps_to_tell_starts(flow, n_rows):
@@ -86,27 +92,41 @@ class _Candidates:
     """Flows that differ in their starts, or little else, validated on the same rows."""
 
     def __init__(self, flow, rows, weight, validation_rows, rng):
-        self.flow, self.rows = flow, rows
+        self.flow, self.rows, self.weight, self.validation_rows = flow, rows, weight, validation_rows
         self.parameters = flow.get_params(deep=False) | {"n_teachers": 0, "warm_start": False, "random_state": draw_seed(rng)}
         self.fit_arguments = {"sample_weight": weight}
         self._bases = {}
         if validation_rows is not None:
             self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
-    def fit(self, start, max_time=None, share_of_steps=1.0):
+    def fit(self, start, max_time=None, share_of_steps=1.0, min_prior_rows=MIN_PRIOR_ROWS):
         """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
         base, margins = start
         parameters = self.parameters | {"base": base, "margins": margins, "max_time": max_time}
         candidate = flow_of_steps(share_of_steps, type(self.flow), parameters)
-        candidate._base_found = self._bases.get(start)
+        candidate._base_found = self._bases.get((start, min_prior_rows))
+        candidate._min_prior_rows = min_prior_rows
         try:
             candidate.fit(self.rows, **self.fit_arguments)
         except DivergedError:
             return None
         # Another fit from the same start would find the same mixture.
         if isinstance(candidate.flow_.base, StudentMixture):
-            self._bases[start] = candidate.flow_.base
+            self._bases[start, min_prior_rows] = candidate.flow_.base
         return candidate
+
+    def likelihood_of_narrow_mixture(self):
+        """Mean log-density, under a mixture that may have narrow components, of the rows that validate all flows."""
+        flow = type(self.flow)(**self.parameters)
+        rng = np.random.RandomState(draw_seed(flow.random_state))
+        (rows, weight, kept), (others, weight_of_others, judges), _ = flow._hold_out(
+            self.rows, self.weight, self.validation_rows, rng
+        )
+        judging = others[judges], weight_of_others[judges]
+        settings = {"margins": NARROW_START[1], "min_prior_rows": NARROW_PRIOR_ROWS, "combine": False, "background": False}
+        mixture = MixtureDensity(**settings, random_state=flow.random_state)
+        mixture.fit(rows[kept], sample_weight=weight[kept], X_val=judging[0], sample_weight_val=judging[1])
+        return mixture.score(judging[0], sample_weight=judging[1])
 
 
 def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_rows, rng):
@@ -143,26 +163,34 @@ def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_r
     def best_so_far():
         return max(filter(None, fitted), key=lambda candidate: candidate.best_validation_score_, default=None)
 
-    def fit_from(starts, share_of_steps):
+    def fit_from(starts, share_of_steps, min_prior_rows=MIN_PRIOR_ROWS, beside=()):
         first = len(fitted)
         fitted.extend([None] * len(starts))
 
         def fit(i):
-            fitted[first + i] = candidate = candidates.fit(starts[i], share_of_steps=share_of_steps)
+            fitted[first + i] = candidate = candidates.fit(starts[i], None, share_of_steps, min_prior_rows)
             if candidate is not None and candidate.stop_reason_ == "interrupted":  # the others shall not begin
                 raise KeyboardInterrupt
 
-        in_threads(fit, len(starts), None)
+        tasks = [*(partial(fit, i) for i in range(len(starts))), *beside]
+        in_threads(lambda i: tasks[i](), len(tasks), None)
         found = list(filter(None, fitted[first:]))
         scores = [candidate.best_validation_score_ for candidate in found]
         return still_in_question([(f.base, f.margins) for f in found], scores, rows.shape[1])
 
+    of_narrow_mixture = -math.inf
+
+    def judge_narrow_mixture():
+        nonlocal of_narrow_mixture
+        of_narrow_mixture = candidates.likelihood_of_narrow_mixture()
+
+    beside = [judge_narrow_mixture] if NARROW_START in starts else []
     is_interrupted = False
     with warnings.catch_warnings(), discrete_columns_warned_about():
         _leave_the_last_word_to_the_flow()
         try:
             for share_of_steps in shares_of_steps:
-                starts = fit_from(starts, share_of_steps)
+                starts, beside = fit_from(starts, share_of_steps, beside=beside), []
                 if len(starts) < 2:
                     break
             best = best_so_far()
@@ -172,6 +200,9 @@ def best_of_whole_fits(flow, starts, shares_of_steps, rows, weight, validation_r
                 # Some tables are learned by heart before the rate falls. Then more steps than in the first round may be best.
                 if best_so_far() is best and share_of_steps < shares_of_steps[-1]:
                     fit_from([(best.base, best.margins)], shares_of_steps[-1])
+            # Groups so narrow that no flow has come close to what a mixture makes of them.
+            if best is not None and of_narrow_mixture > best_so_far().best_validation_score_:
+                fit_from([NARROW_START], shares_of_steps[0], NARROW_PRIOR_ROWS)
         except KeyboardInterrupt:
             is_interrupted = True
             if best_so_far() is None:

@@ -262,6 +262,12 @@ def test_a_short_fit_warns_once(moons):
 
 
 @pytest.fixture
+def without_narrow_mixtures(monkeypatch):
+    """Don't ask what a mixture of narrow components makes of the rows: of few, more than short fits do."""
+    monkeypatch.setattr(_whole_fits, "NARROW_START", None)
+
+
+@pytest.fixture
 def fits(monkeypatch):
     """The flows of this module that were fitted, the outermost last."""
     fit, fitted = NeuralSplineFlowDensity.fit, []
@@ -288,6 +294,7 @@ def test_of_a_few_thousand_rows_the_best_of_whole_fits_is_kept(moons, monkeypatc
     np.testing.assert_array_equal(kept.score_samples(moons), best.score_samples(moons))
 
 
+@pytest.mark.usefixtures("without_narrow_mixtures")
 @pytest.mark.parametrize(
     ("optimizer", "max_iter", "too_close"), [("auto", "auto", 0), ("muon", 6, 0), ("muon", 6, np.inf), ("adamw", 6, np.inf)]
 )
@@ -314,6 +321,7 @@ def test_few_of_muons_steps_tell_starts_apart(moons, monkeypatch, fits, optimize
         assert (whole.base, whole.margins) == (best_start.base, best_start.margins)
 
 
+@pytest.mark.usefixtures("without_narrow_mixtures")
 def test_where_a_whole_fit_brings_nothing_fewer_steps_are_tried(moons, monkeypatch, fits):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", 0)
@@ -333,6 +341,20 @@ def test_where_a_whole_fit_brings_nothing_fewer_steps_are_tried(moons, monkeypat
     assert [fit.max_iter_ for fit in tried] == [1] * len(STARTS) + [12, 3]
 
 
+def test_groups_too_narrow_for_flows_are_left_to_a_mixture(monkeypatch, fits):
+    monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
+    monkeypatch.setattr(NeuralSplineFlowDensity, "_max_rows_for_adamw", 130)
+    rng = np.random.RandomState(0)
+    X, X_new = (np.concatenate([rng.randn(600, 2), 1 + 1e-4 * rng.randn(150, 2)]) for _ in range(2))
+    flow = NeuralSplineFlowDensity(n_teachers=0, max_iter=12, random_state=0, **SMALL).fit(X)
+    *tried, narrow, _ = fits
+    best_of_others = max(tried, key=lambda fit: fit.best_validation_score_)
+    assert flow.best_validation_score_ == narrow.best_validation_score_ > best_of_others.best_validation_score_ + 0.1
+    assert flow.score(X_new) > best_of_others.score(X_new) + 0.1
+    assert (flow.base_, flow.margins_) == ("mixture", "linear")
+
+
+@pytest.mark.usefixtures("without_narrow_mixtures")
 def test_there_is_no_whole_fit_where_few_steps_are_too_many(moons, monkeypatch, fits):
     monkeypatch.setattr(_base, "MIN_ROWS_FOR_WHOLE_FITS", 150)
     monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", np.inf)
