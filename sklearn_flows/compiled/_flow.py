@@ -84,17 +84,18 @@ def compiled_likelihood(flow: Flow, parameters: Any, rows: Rows, n_threads: int)
 
         return CompiledLikelihood(flow, parameters.values, parameters.gradients, parameters.offsets, n_threads)
 
-    row = rows.values.abs().amax(dim=1).argmin(dim=0, keepdim=True)
+    def nearest() -> Tensor:
+        return rows.values.abs().amax(dim=1).argmin(dim=0, keepdim=True)
 
     def trial(likelihood: CompiledLikelihood) -> Tensor:
         parameters.gradients.zero_()
-        likelihood.add_gradient(rows, row)
+        likelihood.add_gradient(rows, nearest())
         found = parameters.gradients.to(torch.float64, copy=True)
         parameters.gradients.zero_()
         return found / (1 + found.norm())
 
     def by_torch(dtype: torch.dtype) -> Tensor:
-        copied = copy.deepcopy(flow).to(dtype)
+        copied, row = copy.deepcopy(flow).to(dtype), nearest()
         values, *context = (given.to(dtype) for given in rows.given(row))
         loss = -(rows.weight[row].to(dtype) * copied.log_prob(values, *context)).sum()
         gradients = torch.autograd.grad(loss, list(copied.parameters()), allow_unused=True, materialize_grads=True)

@@ -94,10 +94,7 @@ class _Candidates:
     def __init__(self, flow, rows, weight, validation_rows, rng):
         self.flow, self.rows, self.weight, self.validation_rows = flow, rows, weight, validation_rows
         self.parameters = flow.get_params(deep=False) | {"n_teachers": 0, "warm_start": False, "random_state": draw_seed(rng)}
-        self.fit_arguments = {"sample_weight": weight}
         self._bases = {}
-        if validation_rows is not None:
-            self.fit_arguments |= dict(zip(("X_val", "sample_weight_val"), validation_rows, strict=True))
 
     def fit(self, start, max_time=None, share_of_steps=1.0, min_prior_rows=MIN_PRIOR_ROWS):
         """Fit the flow from a start, a pair of base and margins; None where its training diverges."""
@@ -106,8 +103,9 @@ class _Candidates:
         candidate = flow_of_steps(share_of_steps, type(self.flow), parameters)
         candidate._base_found = self._bases.get((start, min_prior_rows))
         candidate._min_prior_rows = min_prior_rows
+        X_val, weight_val = self.validation_rows or (None, None)
         try:
-            candidate.fit(self.rows, **self.fit_arguments)
+            candidate.fit(self.rows, sample_weight=self.weight, X_val=X_val, sample_weight_val=weight_val)
         except DivergedError:
             return None
         # Another fit from the same start would find the same mixture.
