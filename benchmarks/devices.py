@@ -11,7 +11,8 @@ and the mean log-density of 10,000 other rows.
 
 import argparse
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ import torch
 from sklearn_flows import NeuralSplineFlowDensity
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, spline_flow
-from sklearn_flows.training import _likelihood
-from sklearn_flows.training._optim import AdamW, FlatParameters
+from sklearn_flows.training import _likelihood, _optim
+from sklearn_flows.training._optim import FlatParameters, Muon
 
 
 def mixture_rows(n_rows, seed):
@@ -60,7 +61,7 @@ def milliseconds(n_transforms, width, batch_size, n_steps=200):
     flow = spline_flow(torch.eye(6, dtype=torch.float64), **settings, **sizes, generator=generator).cuda()
     parameters = FlatParameters(flow)
     rows = Rows(torch.randn(1_000_000, 6, device="cuda"), torch.ones(1_000_000, device="cuda"))
-    likelihood, optimiser = _likelihood.Likelihood(flow), AdamW(parameters, 1e-4)
+    likelihood, optimiser = _likelihood.Likelihood(flow), Muon(parameters, 1e-4)
     order = torch.randperm(len(rows.values), device="cuda")
     for i in range(n_steps + 30):
         if i == 30:
@@ -74,15 +75,16 @@ def milliseconds(n_transforms, width, batch_size, n_steps=200):
 
 def steps():
     """Print what steps take."""
+    unfused = [patch.object(_likelihood, "fused_kernels", lambda wanted=True: nullcontext())]
+    unrecorded = [patch.object(module, "CALLS_BEFORE_RECORDING", 10**9) for module in (_likelihood, _optim)]
     print("| layers | width | batch | ms per step | not fused | not recorded |\n|--:|--:|--:|--:|--:|--:|")
-    usual = {name: getattr(_likelihood, name) for name in ("STEPS_BEFORE_RECORDING", "fused_kernels")}
-    changes = ({}, {"fused_kernels": lambda wanted=True: nullcontext()}, {"STEPS_BEFORE_RECORDING": 10**9})
     for n_transforms, width, batch_size in ((3, 128, 1024), (5, 256, 1024), (5, 256, 4096), (10, 256, 2048), (5, 512, 2048)):
         times = []
-        for change in changes:
-            vars(_likelihood).update(usual | change)
-            times.append(f"{milliseconds(n_transforms, width, batch_size):.2f}")
-        vars(_likelihood).update(usual)
+        for changes in ([], unfused, unrecorded):
+            with ExitStack() as stack:
+                for change in changes:
+                    stack.enter_context(change)
+                times.append(f"{milliseconds(n_transforms, width, batch_size):.2f}")
         print(f"| {n_transforms} | {width} | {batch_size} | {' | '.join(times)} |", flush=True)
 
 

@@ -81,6 +81,8 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
     # number of rows AdamW is better than Muon, and from which number on a fit is faster on CUDA.
     _n_visits = 1
     _share_of_steps = 1.0
+    # Whether a fit of limited time may take more than its usual steps.
+    _takes_all_the_time = True
     # What a fit to the same rows has found as the mixture to start from, and how broad its components are at least.
     _base_found = None
     _min_prior_rows = MIN_PRIOR_ROWS
@@ -269,7 +271,7 @@ class BaseFlowDensity(BaseLatentDensity, CallbackSupportMixin, ABC):
             batch_size = BATCH_SIZE_OF_DRAWS if n_teachers else default_batch_size(n_distinct)
         if self.max_iter != "auto":
             max_iter = self.max_iter
-        elif self.max_time is not None:
+        elif self.max_time is not None and self._takes_all_the_time:
             max_iter = None
         elif n_teachers:
             max_iter = EPOCHS_WITH_TEACHER

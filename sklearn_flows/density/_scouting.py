@@ -1,5 +1,6 @@
 """What a flow should start from if the rows are many: whatever does best with a few of them."""
 
+import time
 import warnings
 
 import numpy as np
@@ -17,7 +18,7 @@ MIN_ROWS = 1_000
 # would often choose wrong.
 MIN_SEEN = 5_000
 MAX_SEEN = 100_000
-# Share of the time that they have together, where time is limited.
+# Share of the time that they have together at most, where time is limited.
 SHARE_OF_TIME = 0.2
 # Rows that judge them, of those that they haven't seen, at most.
 MAX_JUDGES = 5_000
@@ -50,22 +51,23 @@ def scout(flow, rows, weight, rng):
     # As large as the flow that is fitted to all rows afterwards.
     parameters = flow.get_params(deep=False) | flow._choose_size(*rows.shape)
     parameters |= {"n_teachers": 0, "verbose": 0, "warm_start": False}
-    if flow.max_time is not None:
-        parameters |= {"max_time": SHARE_OF_TIME * flow.max_time / len(starts)}
+    until = None if flow.max_time is None else time.perf_counter() + SHARE_OF_TIME * flow.max_time
     n_seen = min(max(MIN_SEEN, len(rows) // 10), MAX_SEEN, len(rows) // 2)
     seen, judges = np.split(rng.permutation(len(rows))[: n_seen + MAX_JUDGES].copy(), [n_seen])
     # The last part stops them.
     part = np.arange(n_seen) % N_PARTS
 
-    def scores_of(starts, share_of_steps):
+    def scores_of(starts, share_of_steps, max_time):
         scouts = [
             flow_of_steps(
                 share_of_steps,
                 type(flow),
-                parameters | {"base": base, "margins": margins, "random_state": rng.randint(MAX_SEED)},
+                parameters | {"base": base, "margins": margins, "max_time": max_time, "random_state": rng.randint(MAX_SEED)},
             )
             for base, margins in starts
         ]
+        for scout in scouts:
+            scout._takes_all_the_time = False
         fit_members(scouts, [N_PARTS - 1] * len(scouts), rows[seen], weight[seen], part, n_seen, may_diverge=True)
         return [
             scout.score(rows[judges], sample_weight=weight[judges]) if hasattr(scout, "flow_") else -np.inf for scout in scouts
@@ -73,8 +75,12 @@ def scout(flow, rows, weight, rng):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the flow that is fitted afterwards has the same settings
+        best = starts[0]
         for share_of_steps in shares_of_steps_to_tell_starts(flow, n_seen):
-            scores = scores_of(starts, share_of_steps)
+            max_time = None if until is None else (until - time.perf_counter()) / len(starts)
+            if max_time is not None and max_time <= 0:
+                break
+            scores = scores_of(starts, share_of_steps, max_time)
             best = starts[int(np.argmax(scores))]
             starts = still_in_question(starts, scores, rows.shape[1])
             if len(starts) < 2:

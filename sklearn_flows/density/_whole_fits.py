@@ -37,10 +37,10 @@ def shares_of_steps_to_tell_starts(flow, n_rows):
     Returns
     -------
     tuple of float
-        The shares, rising; 1 alone where no less will do, or where it is the time that is limited.
+        The shares, rising; 1 alone where no less will do.
     """
     takes_muon = flow._choose_optimizer(n_rows, from_draws=False) == "muon"
-    return SHARES_OF_STEPS_TO_TELL_STARTS if takes_muon and flow.max_time is None else (1.0,)
+    return SHARES_OF_STEPS_TO_TELL_STARTS if takes_muon else (1.0,)
 
 
 def still_in_question(starts, scores, n_features):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor
 
 from .._fusion import fused_kernels
 from .._workspace import Workspace
 from ..flows import Flow, Rows
+from ._recording import CALLS_BEFORE_RECORDING, Recording, turn_to_record
 
 # Rows that go through the flow at once, and their numbers: bounds the memory, whatever the number of rows and the size of
 # images, of each of whose pixels a convolution makes as many numbers as it has channels.
 ROWS_AT_ONCE = 2**13
 SCALARS_AT_ONCE = 2**19
-# Steps on CUDA before one is recorded: libraries choose their kernels in the first ones, and a short fit isn't worth it.
-STEPS_BEFORE_RECORDING = 20
-# Recordings share the memory pool of the process, so they take turns.
-_recording = threading.Lock()
 
 
 class Likelihood:
@@ -52,7 +47,7 @@ class Likelihood:
             The loss. It stays on the device: reading it would wait for the whole step.
         """
         self._n_steps += 1
-        if not rows.values.is_cuda or self._n_steps <= STEPS_BEFORE_RECORDING:
+        if not rows.values.is_cuda or self._n_steps <= CALLS_BEFORE_RECORDING:
             return _add_gradient(self.flow, rows, batch, self.workspace)
         recorded = self._recorded.get(len(batch))
         if recorded is None or recorded.rows is not rows:
@@ -79,21 +74,15 @@ def _add_gradient(flow: Flow, rows: Rows, batch: Tensor, workspace: Workspace) -
 
 
 class _RecordedGradient:
-    """The gradient of batches of one size on CUDA, as a single launch.
-
-    A step of a small flow is hundreds of kernels that each take less time than their launch. Those of splines are fused, and
-    what remains is recorded once, without being run, and then all run at a word.
-    """
+    """The gradient of batches of one size on CUDA, as a single launch, the kernels of splines fused before."""
 
     def __init__(self, flow: Flow, rows: Rows, batch: Tensor) -> None:
         self.rows = rows
         self._batch = batch.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        with _recording, fused_kernels():
+        with turn_to_record, fused_kernels():
             self._compile(flow)
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                # What it computes stays in memory that belongs to the recording: a workspace of its own.
-                self._loss = _add_gradient(flow, rows, self._batch, Workspace())
+            # What it computes stays in memory that belongs to the recording: a workspace of its own.
+            self._recording = Recording(lambda: _add_gradient(flow, rows, self._batch, Workspace()))
 
     def _compile(self, flow: Flow) -> None:
         """Take the step once for the sake of its kernels, which can't be compiled while it is recorded.
@@ -113,8 +102,7 @@ class _RecordedGradient:
     def replay(self, batch: Tensor) -> Tensor:
         """Add the gradient of another batch, and give its loss until the next call."""
         self._batch.copy_(batch)
-        self._graph.replay()
-        return self._loss
+        return self._recording.replay()
 
 
 def rows_at_once(rows: Rows) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nets import MUON_BLOCK_SIZE, Linear
+from ._recording import CALLS_BEFORE_RECORDING, Recording
 
 # Newton-Schulz iterations and their coefficients, those of Muon's authors, which bring singular values between 0.002 and 1 to
 # between 0.7 and 1.2.
@@ -130,13 +131,18 @@ class AdamW:
         self.max_norm = max_norm
         self.betas = betas
         self.eps = eps
-        self.reset()
+        values = parameters.values
+        self.first_moment, self.second_moment = torch.zeros_like(values), torch.zeros_like(values)
+        self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
+        self._rate = torch.zeros_like(self.n_steps)
+        self._n_calls = 0
+        self._recording: Recording[None] | None = None
 
     def reset(self) -> None:
         """Forget all moments."""
-        values = self.parameters.values
-        self.first_moment, self.second_moment = torch.zeros_like(values), torch.zeros_like(values)
-        self.n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
+        # In place, where a recording of steps finds them.
+        for moment in (self.first_moment, self.second_moment, self.n_steps):
+            moment.zero_()
 
     @property
     def vectors(self) -> list[npt.NDArray[np.floating]]:
@@ -159,6 +165,19 @@ class AdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Take a step along the current gradients, and clear them."""
+        if not self.parameters.values.is_cuda:
+            self._take_step(learning_rate)
+            return
+        self._rate.fill_(learning_rate)
+        self._n_calls += 1
+        if self._n_calls <= CALLS_BEFORE_RECORDING:
+            self._take_step(self._rate)
+            return
+        if self._recording is None:
+            self._recording = Recording(lambda: self._take_step(self._rate))
+        self._recording.replay()
+
+    def _take_step(self, learning_rate: float | Tensor) -> None:
         flat = self.parameters
         # The norm stays on the device: reading it would wait for the whole backward pass.
         excess = (flat.gradients.norm() / self.max_norm).clamp(min=1.0).float()
@@ -187,7 +206,7 @@ class AdamW:
             )
         flat.gradients.zero_()
 
-    def _step_of_blocks(self, learning_rate: float, excess: Tensor) -> None:
+    def _step_of_blocks(self, learning_rate: float | Tensor, excess: Tensor) -> None:
         """Take the steps of the first ``n_in_blocks`` parameters, along gradients divided by ``excess``."""
 
 
@@ -226,16 +245,16 @@ class Muon(AdamW):
         values = self.parameters.values
         return [(index.to(values.device), exists.to(values)) for index, exists in _groups(self.parameters)]
 
-    def _step_of_blocks(self, learning_rate: float, excess: Tensor) -> None:
+    def _step_of_blocks(self, learning_rate: float | Tensor, excess: Tensor) -> None:
         own = slice(self.n_in_blocks)
         gradients, momentum, values = self.parameters.gradients[own], self.first_moment[own], self.parameters.values[own]
         gradients = gradients / excess
         momentum.mul_(MOMENTUM).add_(gradients)
         ahead = gradients.add_(momentum, alpha=MOMENTUM)
-        for index, exists in self._groups:
+        steps = _orthogonalised([ahead[index] for index, _ in self._groups])
+        for (index, exists), step in zip(self._groups, steps, strict=True):
             size = learning_rate * SIZE_OF_STEPS * math.sqrt(index.shape[-1])
-            step = _orthogonalised(ahead[index]).mul_(exists).mul_(size)
-            values[index] = values[index].mul_(1 - learning_rate * self.weight_decay).sub_(step)
+            values[index] = values[index].mul_(1 - learning_rate * self.weight_decay).sub_(step.mul_(exists).mul_(size))
 
 
 def _groups(parameters: FlatParameters) -> list[tuple[Tensor, Tensor]]:
@@ -251,20 +270,28 @@ def _groups(parameters: FlatParameters) -> list[tuple[Tensor, Tensor]]:
     return [(torch.stack(index), torch.stack(exists)) for index, exists in groups]
 
 
-def _orthogonalised(blocks: Tensor) -> Tensor:
-    """Matrices of orthonormal rows, nearly, that are closest to those given, which are wide; zeros remain zeros."""
-    products = blocks @ blocks.mT
+def _orthogonalised(groups: list[Tensor]) -> list[Tensor]:
+    """Matrices of orthonormal rows, nearly, that are closest to those given, which are wide; zeros remain zeros.
+
+    Their products with themselves are small enough to be iterated on all at once, each in the corner of one of the same size.
+    """
+    if not groups:
+        return []
+    size = max(blocks.shape[-2] for blocks in groups)
+    corners = [nn.functional.pad(blocks @ blocks.mT, (0, size - blocks.shape[-2]) * 2) for blocks in groups]
+    products = torch.cat(corners)
     norm = products.flatten(-2).norm(dim=-1)[..., None, None]
     norm = torch.where(norm == 0, 1.0, norm)
     products = products / norm
-    identity = torch.eye(products.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    identity = torch.eye(size, dtype=products.dtype, device=products.device)
     result = identity / norm.sqrt()
     a, b, c = COEFFICIENTS
     for _ in range(N_ITERATIONS):
         factor = a * identity + b * products + c * (products @ products)
         result = factor @ result
         products = factor @ products @ factor
-    return result @ blocks
+    parts = result.split([len(blocks) for blocks in groups])
+    return [part[:, : blocks.shape[-2], : blocks.shape[-2]] @ blocks for part, blocks in zip(parts, groups, strict=True)]
 
 
 class MovingAverage:

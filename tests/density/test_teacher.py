@@ -449,7 +449,8 @@ def test_scouts_find_a_start(name, monkeypatch):
     [
         ("muon", None, 0, [1] * 4),
         ("muon", None, np.inf, [1] * 4 + [3] * 4),
-        ("muon", 100.0, np.inf, [12] * 4),
+        ("muon", 100.0, 0, [1] * 4),
+        ("muon", 1e-9, np.inf, []),
         ("adamw", None, np.inf, [12] * 4),
     ],
 )
@@ -458,8 +459,17 @@ def test_few_of_muons_steps_are_enough_for_scouts(moons, monkeypatch, fits, opti
     monkeypatch.setattr(_whole_fits, "TOO_CLOSE_TO_TELL", too_close)
     flow = NeuralSplineFlowDensity(optimizer=optimizer, max_iter=12, max_time=max_time, **SMALL)
     scout(flow, moons, np.ones(len(moons)), np.random.RandomState(0))
-    assert {fit.optimizer_ for fit in fits} == {optimizer}
+    assert [fit.optimizer_ for fit in fits] == [optimizer] * len(epochs)
     assert [fit.max_iter_ for fit in fits] == epochs
+
+
+def test_scouts_take_no_more_than_the_usual_steps_of_a_long_time(moons, monkeypatch, fits):
+    monkeypatch.setattr(_scouting, "MIN_ROWS", 100)
+    flow = NeuralSplineFlowDensity(optimizer="adamw", max_time=1000.0, **SMALL)
+    scout(flow, moons, np.ones(len(moons)), np.random.RandomState(0))
+    usual = NeuralSplineFlowDensity(optimizer="adamw", n_teachers=0, base="normal", margins="linear", **SMALL)
+    usual.fit(moons[: len(moons) // 2])
+    assert {fit.max_iter_ for fit in fits} == {usual.max_iter_}
 
 
 def test_few_rows_send_no_scouts(moons):

@@ -1,5 +1,6 @@
 """Training on another device than the CPU."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -9,8 +10,9 @@ from sklearn_flows import _fusion
 from sklearn_flows._workspace import Workspace
 from sklearn_flows.distributions import StudentMixture
 from sklearn_flows.flows import Rows, glow, iaf, maf, realnvp, spline_flow
-from sklearn_flows.training._likelihood import STEPS_BEFORE_RECORDING, Likelihood, _add_gradient, _RecordedGradient
-from sklearn_flows.training._optim import FlatParameters, Muon
+from sklearn_flows.training._likelihood import Likelihood, _add_gradient, _RecordedGradient
+from sklearn_flows.training._optim import AdamW, FlatParameters, Muon
+from sklearn_flows.training._recording import CALLS_BEFORE_RECORDING
 
 SETTINGS = {"n_transforms": 2, "hidden_layer_sizes": (8, 8), "activation": "silu"}
 SPLINES = {"layer": "autoregressive", "n_bins": 4, "tail_bound": 5.0}
@@ -71,6 +73,24 @@ def test_a_recording_leaves_no_gradient_of_the_step_before_it(generator, no_cuda
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: only one can record and replay its kernels")
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_recorded_steps_are_those_of_the_cpu(kind, generator):
+    flow = build(spline_flow, None, generator)
+    optimisers = [kind(FlatParameters(copy.deepcopy(flow).to(device).double()), 0.1) for device in ("cpu", "cuda")]
+    for i in range(2 * CALLS_BEFORE_RECORDING):
+        gradient = torch.randn(len(optimisers[0].parameters.values), generator=generator, dtype=torch.float64)
+        for optimiser in optimisers:
+            if i == CALLS_BEFORE_RECORDING + 5:
+                optimiser.reset()
+            optimiser.parameters.gradients.copy_(gradient)
+            optimiser.step(0.01 + 0.001 * i)
+            assert not optimiser.parameters.gradients.any()
+        values, others = (optimiser.parameters.values.cpu() for optimiser in optimisers)
+        torch.testing.assert_close(others, values, rtol=1e-5, atol=1e-6)
+    assert optimisers[1]._recording is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: only one can record and replay its kernels")
 @pytest.mark.parametrize("layer", ["autoregressive", "coupling"])
 @pytest.mark.parametrize("fuses", [False, True])
 def test_recorded_gradients_are_those_of_the_steps(fuses, layer, generator, monkeypatch):
@@ -83,7 +103,7 @@ def test_recorded_gradients_are_those_of_the_steps(fuses, layer, generator, monk
     parameters = FlatParameters(flow)
     rows = Rows(torch.randn(500, 4, generator=generator).cuda(), torch.rand(500, generator=generator).cuda())
     likelihood = Likelihood(flow)
-    for i in range(STEPS_BEFORE_RECORDING + 10):
+    for i in range(CALLS_BEFORE_RECORDING + 10):
         batch = torch.randperm(500, generator=generator)[: 64 + i % 2].cuda()
         results = []
         for add_gradient in (likelihood.add_gradient, lambda *given: _add_gradient(flow, *given, Workspace())):
