@@ -1,4 +1,4 @@
-"""The two halves of a step of expectation-maximisation, as ``training._mixture`` describes them, without waiting for Python."""
+"""K-means and expectation-maximisation, as ``training._mixture`` describes them, without waiting for Python."""
 
 import math
 
@@ -67,8 +67,8 @@ def _coefficients_of_distance(means, factor, n_pairs, coefficients):
     entries[n_features] = constant
 
 
-@called_from_python
-def maximise(sums, n_pairs, n, centre, prior_rows, diagonal_share, min_variance, means, factors, coefficients):
+@inner
+def _maximise(sums, n_pairs, n, centre, prior_rows, diagonal_share, min_variance, means, factors, coefficients):
     """Find each component's mean, what makes it spherical, and how distances from it follow from the statistics of rows.
 
     Statistics are those of ``SplitRows``. Without pairs, covariances are diagonal.
@@ -141,8 +141,8 @@ def _log_density(distances, row, log_at_centre, df, n_features, work):
     return highest + logarithm(total)
 
 
-@called_from_python
-def expect(distances, shares, factors, df, weight, log_density, responsibility, weighted, n):
+@inner
+def _expect(distances, shares, factors, df, weight, log_density, responsibility, weighted, n):
     """Log-density of all rows, and of the first ones, which have weights, the components that they belong to.
 
     ``distances`` are squared ones of each component from all rows, one component after the other, as are ``responsibility`` and
@@ -173,3 +173,130 @@ def expect(distances, shares, factors, df, weight, log_density, responsibility, 
         if not math.isinf(df[c]):
             for row in range(n_fitted):
                 counts[row] *= (df[c] + n_features) / (df[c] + max(distance[row], 0.0))
+
+
+@called_from_python
+def take_steps(
+    statistics, of_fitted, weight, share_of_judges, centre, n_pairs, prior_rows, diagonal_share, min_variance, df,
+    patience, tolerance, n_steps, progress, n, weighted, responsibility,
+    shares, means, factors, log_density_of_judges, leads_to_best,
+):  # fmt: skip
+    """Take steps of expectation-maximisation until the likelihood of the judges, or of all others, no longer rises.
+
+    ``statistics`` are those of ``SplitRows``, of the rows to fit and of the judges, and ``of_fitted`` those of the former.
+    ``progress``, the judges' likelihood at best, how many steps have been worse since, and the others' likelihood in the last
+    step, goes on from call to call, as do ``n``, ``weighted`` and ``responsibility``. The other outputs tell of the best step.
+
+    Gives whether the end is reached, or -1 if a covariance wasn't positive definite.
+    """
+    n_components, n_fitted = weighted.shape
+    n_features, n_rows, total = means.shape[1], statistics.shape[1], weight.sum()
+    sums = np.empty((n_components, len(statistics)))
+    coefficients, distances = np.empty_like(sums), np.empty((n_components, n_rows))
+    current_means, current_factors = np.empty_like(means), np.zeros_like(factors)
+    log_density, belongs = np.empty(n_rows), np.empty_like(responsibility)
+    for _ in range(n_steps):
+        np.dot(weighted, of_fitted.T, sums)
+        current_shares = (n + 1) / (total + n_components)
+        strengths = prior_rows, diagonal_share, min_variance
+        _maximise(sums, n_pairs, n, centre, *strengths, current_means, current_factors, coefficients)
+        if not math.isfinite(current_factors.sum()):
+            return -1
+        np.dot(coefficients, statistics, distances)
+        outputs = belongs.reshape(-1), weighted.reshape(-1), n
+        _expect(distances.reshape(-1), current_shares, current_factors, df, weight, log_density, *outputs)
+        score = np.dot(share_of_judges, log_density[n_fitted:])
+        progress[1] = 0.0 if score > progress[0] else progress[1] + 1.0
+        if score > progress[0]:
+            progress[0] = score
+            shares[:], means[:], factors[:] = current_shares, current_means, current_factors
+            log_density_of_judges[:], leads_to_best[:] = log_density[n_fitted:], responsibility
+        responsibility[:] = belongs
+        likelihood = np.dot(weight, log_density[:n_fitted]) / total
+        if progress[1] >= patience or likelihood < progress[2] + tolerance:
+            return 1
+        progress[2] = likelihood
+    return 0
+
+
+@inner
+def _squared_distances(centres, columns, squares, result):
+    """Of all rows from each centre; by rounding they may be negative."""
+    np.dot(centres, columns, result)
+    for c in range(len(centres)):
+        square, distance = 0.0, result[c]
+        for j in range(len(columns)):
+            square += centres[c, j] ** 2
+        for i in range(len(squares)):
+            distance[i] = squares[i] - 2.0 * distance[i] + square
+
+
+@inner
+def _drawn(weight, uniform):
+    """A row, drawn by weights that may all be zero: then by chance."""
+    total, n_rows = 0.0, len(weight)
+    for i in range(n_rows):
+        total += weight[i]
+    if total <= 0.0:
+        return int(uniform * n_rows)
+    end = 0.0
+    for i in range(n_rows):
+        end += weight[i]
+        if end > uniform * total:
+            return i
+    return n_rows - 1
+
+
+@called_from_python
+def first_groups(columns, weight, uniforms, n_steps, result):
+    """Group rows, given as columns, by k-means after greedy k-means++, whose draws are those of uniform numbers.
+
+    ``result`` gets one for the group that a row belongs to, zero for the others.
+    """
+    n_components, n_rows = result.shape
+    n_drawn = (len(uniforms) - 1) // max(1, n_components - 1)
+    centres, drawn = np.empty((n_components, len(columns))), np.empty((max(1, n_drawn), len(columns)))
+    distances, squares = np.empty((len(drawn), n_rows)), np.zeros(n_rows)
+    nearest, counts, group = np.full(n_rows, np.inf), weight.copy(), np.zeros(n_rows, dtype=np.int64)
+    for column in columns:
+        for i in range(n_rows):
+            squares[i] += column[i] ** 2
+    for c in range(n_components):
+        # Of the first centre there is one draw, which all are then.
+        for k in range(len(drawn)):
+            drawn[k] = columns[:, _drawn(counts, uniforms[1 + (c - 1) * n_drawn + k if c > 0 else 0])]
+        _squared_distances(drawn, columns, squares, distances)
+        least, best = np.inf, 0
+        for k in range(len(drawn)):
+            distance, loss = distances[k], 0.0
+            for i in range(n_rows):
+                distance[i] = min(max(distance[i], 0.0), nearest[i])
+            for i in range(n_rows):
+                loss += weight[i] * distance[i]
+            if loss < least:
+                least, best = loss, k
+        centres[c], nearest[:] = drawn[best], distances[best]
+        for i in range(n_rows):
+            counts[i] = weight[i] * nearest[i]
+    for _ in range(n_steps):
+        _squared_distances(centres, columns, squares, result)
+        nearest[:] = np.inf
+        for c in range(n_components):
+            distance = result[c]
+            for i in range(n_rows):
+                is_nearer = distance[i] < nearest[i]
+                nearest[i] = distance[i] if is_nearer else nearest[i]
+                group[i] = c if is_nearer else group[i]
+        sums, n = np.zeros_like(centres), np.zeros(n_components)
+        for i in range(n_rows):
+            n[group[i]] += weight[i]
+        for j in range(len(columns)):
+            column = columns[j]
+            for i in range(n_rows):
+                sums[group[i], j] += weight[i] * column[i]
+        for c in range(n_components):
+            if n[c] > 0.0:
+                centres[c] = sums[c] / n[c]
+    result[:] = 0.0
+    for i in range(n_rows):
+        result[group[i], i] = 1.0

@@ -12,12 +12,12 @@ from ._trial import tried
 
 
 def compiled_steps_of_mixtures() -> ModuleType | None:
-    """Give the two halves of a step of expectation-maximisation, ``maximise`` and ``expect``, or None where they can't serve.
+    """Give what fits mixtures, ``first_groups`` and ``take_steps``, or None where it can't serve.
 
     Returns
     -------
     module or None
-        They give what numpy gives, to rounding, and hold no lock meanwhile, so that several threads can take steps.
+        They do what numpy does, to rounding, and hold no lock meanwhile, so that several threads can fit mixtures.
     """
     # Of a single normal component the density is known.
     rows = np.stack([np.cos(np.arange(9.0)), np.arange(9.0) / 9])
@@ -29,14 +29,14 @@ def compiled_steps_of_mixtures() -> ModuleType | None:
         return _expectation_maximisation
 
     def log_density(kernels: ModuleType) -> Tensor:
-        statistics = np.stack([rows[0] * rows[1], *rows**2, *rows, np.ones(9)])
-        n, weight, sums = np.array([9.0]), np.ones(9), statistics.sum(axis=1)[None]
-        means, factors, coefficients = np.empty((1, 2)), np.zeros((1, 2, 2)), np.empty((1, 6))
-        kernels.maximise(sums, 1, n, centre, 0.0, 0.0, 0.0, means, factors, coefficients)
-        result, responsibility, weighted = np.empty(9), np.empty(9), np.empty(9)
-        distances = (coefficients @ statistics).ravel()
-        kernels.expect(distances, np.ones(1), factors, np.array([np.inf]), weight, result, responsibility, weighted, n)
-        return torch.as_tensor(result)
+        statistics, weight = np.stack([rows[0] * rows[1], *rows**2, *rows, np.ones(9)]), np.ones(9)
+        progress, n, weighted = np.array([-np.inf, 0, -np.inf]), np.array([9.0]), np.ones((1, 9))
+        best = np.empty(1), np.empty((1, 2)), np.empty((1, 2, 2)), np.empty(9), np.empty((1, 9))
+        kernels.take_steps(
+            *(np.tile(statistics, 2), statistics, weight, weight / 9, centre, 1, 0.0, 0.0, 0.0, np.array([np.inf])),
+            *(1, 0.0, 1, progress, n, weighted, np.ones((1, 9)), *best),
+        )
+        return torch.as_tensor(best[3])
 
     def expected() -> tuple[Tensor, float]:
         normal = torch.distributions.MultivariateNormal(torch.as_tensor(centre), torch.as_tensor(covariance))

@@ -127,8 +127,8 @@ class SplitRows:
     Attributes
     ----------
     kernels : module or None
-        What takes the steps in numpy's place, where that is worthwhile. Steps are so short that several threads of them would
-        otherwise wait for each other.
+        What groups rows and takes all steps in numpy's place, where that is worthwhile. Steps are so short that several threads
+        of them would otherwise wait for each other.
     """
 
     def __init__(self, Z: Floats, weight: Floats, Z_judges: Floats, weight_judges: Floats, diagonal: bool = False) -> None:
@@ -151,6 +151,9 @@ class SplitRows:
         self._statistics[n_pairs + d : -1] = columns
         # Those that diagonal covariances need are the last ones of all.
         self._diagonal_statistics = self._statistics[n_pairs:]
+        if self._pairs is None and not diagonal:
+            self.kernels = None
+        self._of_fitted = None if self.kernels is None else self._statistics[:, : len(Z)].copy()
 
     def moments(self, weighted: Floats, diagonal: bool) -> tuple[Floats, Floats, Floats]:
         """Sums over the rows to fit, for weights of each component.
@@ -200,25 +203,14 @@ class SplitRows:
         df: float,
     ) -> tuple[Mixture, Floats]:
         """Give the mixture that follows from what rows count for in each component, and all rows' distances from these."""
-        n_components, diagonal, centre = len(n), diagonal_share == 1, self._centre
-        shares, tails = (n + 1) / (self._total + n_components), np.full(n_components, df)
-        if self.kernels is None or (self._pairs is None and not diagonal):
-            products, sums, mass = self.moments(weighted, diagonal)
-            # A hundredth of a row at the centre, so that an empty component has a mean.
-            means = (sums + 0.01 * centre) / (mass + 0.01)[:, None]
-            covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
-            mixture = Mixture(shares, means, _precisions_cholesky(covariances), tails)
-            return mixture, self.squared_distance(mixture, diagonal)
-        statistics = self._diagonal_statistics if diagonal else self._statistics
-        sums = weighted @ statistics[:, : len(self.Z)].T
-        n_pairs = len(statistics) - 2 * self.n_features - 1
-        means, coefficients = np.empty((n_components, self.n_features)), np.empty_like(sums)
-        factors = np.zeros((n_components, self.n_features, self.n_features))
-        strengths = prior_rows, diagonal_share, MIN_VARIANCE
-        self.kernels.maximise(sums, n_pairs, n, centre, *strengths, means, factors, coefficients)
-        if not math.isfinite(factors.sum()):
-            raise np.linalg.LinAlgError("A covariance is not positive definite")
-        return Mixture(shares, means, factors, tails), coefficients @ statistics
+        diagonal = diagonal_share == 1
+        shares, tails = (n + 1) / (self._total + len(n)), np.full(len(n), df)
+        products, sums, mass = self.moments(weighted, diagonal)
+        # A hundredth of a row at the centre, so that an empty component has a mean.
+        means = (sums + 0.01 * self._centre) / (mass + 0.01)[:, None]
+        covariances = _covariances(products, sums, mass, means, n, prior_rows, diagonal_share)
+        mixture = Mixture(shares, means, _precisions_cholesky(covariances), tails)
+        return mixture, self.squared_distance(mixture, diagonal)
 
     def expect(self, mixture: Mixture, squared_distance: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Give the log-density of all rows, and for those to fit which component each belongs to.
@@ -226,25 +218,45 @@ class SplitRows:
         That is as probabilities, and as what they count for in the next moments; and how many rows each component has.
         """
         n_rows = len(self.Z)
-        if self.kernels is None:
-            np.maximum(squared_distance, 0, out=squared_distance)  # a difference of large numbers may round below
-            df, influence = mixture.df[:, None], 1.0
-            if np.isfinite(df).all():
-                influence = (df + self.n_features) / (df + squared_distance[:, :n_rows])
-            log_density, shares = _log_density_and_shares(mixture.log_joint(squared_distance))
-            responsibility = shares[:, :n_rows].copy()  # what is kept shall not hold the judges' too
-            weighted = responsibility * self.weight
-            n = weighted.sum(axis=1)
-            weighted *= influence
-            return log_density, responsibility, weighted, n
-        n_components = len(mixture.shares)
-        log_density, n = np.empty(len(self.all)), np.empty(n_components)
-        responsibility, weighted = np.empty((2, n_components, n_rows))
-        self.kernels.expect(
-            *(squared_distance.ravel(), mixture.shares, mixture.precisions_cholesky, mixture.df, self.weight),
-            *(log_density, responsibility.ravel(), weighted.ravel(), n),
-        )
+        np.maximum(squared_distance, 0, out=squared_distance)  # a difference of large numbers may round below
+        df, influence = mixture.df[:, None], 1.0
+        if np.isfinite(df).all():
+            influence = (df + self.n_features) / (df + squared_distance[:, :n_rows])
+        log_density, shares = _log_density_and_shares(mixture.log_joint(squared_distance))
+        responsibility = shares[:, :n_rows].copy()  # what is kept shall not hold the judges' too
+        weighted = responsibility * self.weight
+        n = weighted.sum(axis=1)
+        weighted *= influence
         return log_density, responsibility, weighted, n
+
+    def fit_by_kernels(
+        self, responsibility: Floats, prior_rows: float, diagonal_share: float, df: float, until: float
+    ) -> tuple[Mixture, Floats, Floats]:
+        """Do what ``fit_mixture`` does."""
+        assert self.kernels is not None and self._of_fitted is not None
+        n_components, d = len(responsibility), self.n_features
+        # The diagonal's are the last ones.
+        first = len(self._statistics) - 2 * d - 1 if diagonal_share == 1 else 0
+        n_pairs = 0 if self._pairs is None or diagonal_share == 1 else len(self._pairs[0])
+        tails = np.full(n_components, df)
+        shares, means, factors = np.empty(n_components), np.empty((n_components, d)), np.empty((n_components, d, d))
+        of_judges, leads_to_best = np.empty(len(self.Z_judges)), np.empty(responsibility.shape)
+        responsibility = np.array(responsibility, order="C")
+        weighted = responsibility * self.weight
+        progress, n, has_ended = np.array([-math.inf, 0.0, -math.inf]), weighted.sum(axis=1), 0
+        steps_at_once = MAX_EM_STEPS if until == math.inf else 1
+        for _ in range(0, MAX_EM_STEPS, steps_at_once):
+            has_ended = self.kernels.take_steps(
+                *(self._statistics[first:], self._of_fitted[first:], self.weight, self.share_of_judges, self._centre, n_pairs),
+                *(prior_rows, diagonal_share, MIN_VARIANCE, tails, PATIENCE, TOLERANCE, steps_at_once),
+                *(progress, n, weighted, responsibility, shares, means, factors, of_judges, leads_to_best),
+            )
+            if has_ended or _is_over(until):
+                break
+        if has_ended < 0:
+            raise np.linalg.LinAlgError("A covariance is not positive definite")
+        assert progress[0] > -math.inf
+        return Mixture(shares, means, factors, tails), of_judges, leads_to_best
 
 
 def _is_over(until: float) -> bool:
@@ -263,15 +275,13 @@ def _log_density_and_shares(log_joint: Floats) -> tuple[Floats, Floats]:
     return highest + np.log(total), shares
 
 
-def first_groups(Z: Floats, weight: Floats, n_components: int, rng: np.random.RandomState) -> Floats:
+def first_groups(split: SplitRows, n_components: int, rng: np.random.RandomState) -> Floats:
     """Group rows by k-means after greedy k-means++: of several rows drawn the best becomes the next centre.
 
     Parameters
     ----------
-    Z : ndarray of shape (n_samples, n_features)
-        The rows.
-    weight : ndarray of shape (n_samples,)
-        Their weights.
+    split : SplitRows
+        Rows to group, and others.
     n_components : int
         Number of groups.
     rng : numpy.random.RandomState
@@ -283,11 +293,17 @@ def first_groups(Z: Floats, weight: Floats, n_components: int, rng: np.random.Ra
         One for the group that a row belongs to, zero for the others.
     """
     n_drawn = 2 + int(math.log(n_components))
-    centres = Z[[_draw(weight, rng)]]
+    uniforms = rng.random_sample(1 + (n_components - 1) * n_drawn)
+    Z, weight = split.Z, split.weight
+    if split.kernels is not None:
+        result = np.empty((n_components, len(Z)))
+        split.kernels.first_groups(Z.T.copy(), weight, uniforms, KMEANS_STEPS, result)
+        return result
+    centres = Z[[_draw(weight, uniforms[0])]]
     distance = np.square(Z - centres[0]).sum(axis=1)
     squares = np.square(Z).sum(axis=1)
-    for _ in range(n_components - 1):
-        drawn = Z[[_draw(weight * distance, rng) for _ in range(n_drawn)]]
+    for some in uniforms[1:].reshape(n_components - 1, n_drawn):
+        drawn = Z[[_draw(weight * distance, uniform) for uniform in some]]
         distances = np.minimum(distance, np.maximum(squares - 2 * drawn @ Z.T + np.square(drawn).sum(axis=1)[:, None], 0))
         best = int((distances @ weight).argmin())
         centres, distance = np.vstack([centres, drawn[best]]), distances[best]
@@ -296,15 +312,14 @@ def first_groups(Z: Floats, weight: Floats, n_components: int, rng: np.random.Ra
         members = (group == np.arange(n_components)[:, None]) * weight
         n = members.sum(axis=1, keepdims=True)
         centres = np.where(n > 0, members @ Z / np.maximum(n, 1e-300), centres)
-    result: Floats = (group == np.arange(n_components)[:, None]).astype(np.float64)
-    return result
+    return (group == np.arange(n_components)[:, None]).astype(np.float64)
 
 
-def _draw(weight: Floats, rng: np.random.RandomState) -> int:
+def _draw(weight: Floats, uniform: float) -> int:
     ends = np.cumsum(weight)
     if ends[-1] <= 0:  # as many centres as there are places
-        return int(rng.randint(len(weight)))
-    return min(int(np.searchsorted(ends, rng.random_sample() * ends[-1], side="right")), len(weight) - 1)
+        return int(uniform * len(weight))
+    return min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(weight) - 1)
 
 
 def fit_mixture(
@@ -350,6 +365,8 @@ def fit_mixture(
        Classification 24, 2007.
     .. [2] Peel and McLachlan, "Robust Mixture Modelling Using the t Distribution", Statistics and Computing 10, 2000.
     """
+    if split.kernels is not None:
+        return split.fit_by_kernels(responsibility, prior_rows, diagonal_share, df, until)
     weight = split.weight
     best, best_score, best_of_judges, leads_to_best = None, -math.inf, np.empty(0), responsibility
     n_worse, last = 0, -math.inf
@@ -454,7 +471,7 @@ def choose_mixture(
         Mean log-likelihood of the rows to choose by.
     """
     split = SplitRows(*_at_most(Z, weight, rng, max_rows), *_at_most(Z_val, weight_val, rng, max_rows), diagonal)
-    rows, w = split.Z, split.weight
+    rows = split.Z
     few = len(rows) <= FEW_ROWS
     most = min(MAX_COMPONENTS, max(1, len(rows) // ROWS_PER_COMPONENT))
     numbers = [2**i for i in range(most.bit_length())] if n_components is None else [n_components]
@@ -469,7 +486,7 @@ def choose_mixture(
 
     def score_of(n: int, prior: float, diagonal_share: float, df: float) -> float:
         if n not in groups:
-            groups[n] = -math.inf, first_groups(rows, w, n, rng)
+            groups[n] = -math.inf, first_groups(split, n, rng)
         best_of_size, responsibility = groups[n]
         prior_rows = prior * (rows.shape[1] + 2)
         mixture, log_density, responsibility = fit_mixture(split, responsibility, prior_rows, diagonal_share, df, until)

@@ -1,5 +1,7 @@
 """The mixture that training may start from."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,7 +9,14 @@ from sklearn.mixture import GaussianMixture
 
 from sklearn_flows.compiled import compiled_kernels_in_any_case
 from sklearn_flows.training import _mixture
-from sklearn_flows.training._mixture import MAX_COLUMNS_FOR_PAIRS, Mixture, SplitRows, choose_mixture, fit_mixture
+from sklearn_flows.training._mixture import (
+    MAX_COLUMNS_FOR_PAIRS,
+    Mixture,
+    SplitRows,
+    choose_mixture,
+    first_groups,
+    fit_mixture,
+)
 
 
 def groups(n_rows, seed):
@@ -101,8 +110,8 @@ def compiled_or_fail(*arguments):
 @pytest.mark.parametrize("df", [np.inf, 4.0])
 @pytest.mark.parametrize("prior_rows", [2.0, np.inf])
 @pytest.mark.parametrize("diagonal_share", [0.03, 1.0])
-# Rows and judges end between two vectors, or with them; a single column has no pairs, and 41 columns are too many for pairs.
-@pytest.mark.parametrize(("n_rows", "n_features"), [(9, 1), (61, 3), (64, 6), (120, MAX_COLUMNS_FOR_PAIRS + 1)])
+# Rows and judges end between two vectors, or with them; a single column has no pairs.
+@pytest.mark.parametrize(("n_rows", "n_features"), [(9, 1), (61, 3), (64, 6), (120, MAX_COLUMNS_FOR_PAIRS)])
 def test_compiled_kernels_take_the_same_steps(n_rows, n_features, diagonal_share, prior_rows, df):
     rng = np.random.RandomState(0)
     rows, rows_val = rng.randn(n_rows, n_features), rng.randn(8, n_features)
@@ -114,6 +123,44 @@ def test_compiled_kernels_take_the_same_steps(n_rows, n_features, diagonal_share
     )
     for a, b in zip([*expected[0], *expected[1:]], [*found[0], *found[1:]], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+
+
+def test_limited_time_takes_the_same_steps(monkeypatch):
+    rows, responsibility = groups(60, 0), np.random.RandomState(0).dirichlet([0.3, 0.3, 0.3], size=60).T
+    split = compiled_or_fail(rows, ones(rows), rows[:9], ones(rows[:9]))
+    arguments = split, responsibility, 2.0, 0.03, np.inf
+    whole, in_time = fit_mixture(*arguments), fit_mixture(*arguments, until=time.perf_counter() + 1e6)
+    np.testing.assert_array_equal(in_time[1], whole[1])
+    first = fit_mixture(*arguments, until=0.0)
+    monkeypatch.setattr(_mixture, "MAX_EM_STEPS", 1)
+    np.testing.assert_array_equal(first[1], fit_mixture(*arguments)[1])
+    assert (first[1] != whole[1]).all()
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 7, 30])
+def test_compiled_kernels_find_the_same_groups(n_components):
+    rows = groups(60, 0)
+    split = rows, np.random.RandomState(0).randint(3, size=60).astype(float), rows[:9], ones(rows[:9])
+    expected, found = (
+        first_groups(kind(*split), n_components, np.random.RandomState(1)) for kind in (SplitRows, compiled_or_fail)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert (found.sum(axis=0) == 1).all()
+
+
+@pytest.mark.parametrize("kind", [SplitRows, compiled_or_fail])
+def test_there_may_be_fewer_places_than_groups(kind):
+    rows = np.repeat([[0.0, 1.0], [2.0, 3.0]], 6, axis=0)
+    found = first_groups(kind(rows, ones(rows), rows, ones(rows)), 5, np.random.RandomState(0))
+    assert (found[:, :6] == found[:, :1]).all() and (found[:, 6:] == found[:, -1:]).all()
+    assert found[:, 0] @ found[:, -1] == 0
+
+
+def test_too_many_columns_for_pairs_are_not_for_kernels():
+    rows = np.random.RandomState(0).randn(60, MAX_COLUMNS_FOR_PAIRS + 1)
+    with compiled_kernels_in_any_case():
+        assert SplitRows(rows, ones(rows), rows, ones(rows)).kernels is None
+        assert SplitRows(rows, ones(rows), rows, ones(rows), diagonal=True).kernels is not None
 
 
 @pytest.mark.parametrize("n_rows", [1_999, 2_000])
