@@ -190,7 +190,7 @@ def take_steps(
     Gives whether the end is reached, or -1 if a covariance wasn't positive definite.
     """
     n_components, n_fitted = weighted.shape
-    n_features, n_rows, total = means.shape[1], statistics.shape[1], weight.sum()
+    n_rows, total = statistics.shape[1], weight.sum()
     sums = np.empty((n_components, len(statistics)))
     coefficients, distances = np.empty_like(sums), np.empty((n_components, n_rows))
     current_means, current_factors = np.empty_like(means), np.zeros_like(factors)

@@ -44,6 +44,8 @@ MAX_ROWS = 5_000
 FEW_ROWS = 600
 N_PRIORS_FOR_FEW_ROWS = 2
 SCALARS_AT_ONCE = 2**17
+# How much compiled kernels do in one call, in which nobody can interrupt them, or look at the clock: some milliseconds' worth.
+PRODUCTS_AT_ONCE = 2**24
 # Compiled kernels take as many rows at once as a register of doubles has, at most; and from so many rows on they save more time
 # than it takes to load them.
 MIN_ROWS_FOR_KERNELS, MIN_ROWS_WORTH_KERNELS = 8, 2_000
@@ -233,7 +235,8 @@ class SplitRows:
         self, responsibility: Floats, prior_rows: float, diagonal_share: float, df: float, until: float
     ) -> tuple[Mixture, Floats, Floats]:
         """Do what ``fit_mixture`` does."""
-        assert self.kernels is not None and self._of_fitted is not None
+        assert self.kernels is not None
+        assert self._of_fitted is not None
         n_components, d = len(responsibility), self.n_features
         # The diagonal's are the last ones.
         first = len(self._statistics) - 2 * d - 1 if diagonal_share == 1 else 0
@@ -244,10 +247,11 @@ class SplitRows:
         responsibility = np.array(responsibility, order="C")
         weighted = responsibility * self.weight
         progress, n, has_ended = np.array([-math.inf, 0.0, -math.inf]), weighted.sum(axis=1), 0
-        steps_at_once = MAX_EM_STEPS if until == math.inf else 1
+        statistics = self._statistics[first:]
+        steps_at_once = min(MAX_EM_STEPS, max(1, PRODUCTS_AT_ONCE // (n_components * statistics.size)))
         for _ in range(0, MAX_EM_STEPS, steps_at_once):
             has_ended = self.kernels.take_steps(
-                *(self._statistics[first:], self._of_fitted[first:], self.weight, self.share_of_judges, self._centre, n_pairs),
+                *(statistics, self._of_fitted[first:], self.weight, self.share_of_judges, self._centre, n_pairs),
                 *(prior_rows, diagonal_share, MIN_VARIANCE, tails, PATIENCE, TOLERANCE, steps_at_once),
                 *(progress, n, weighted, responsibility, shares, means, factors, of_judges, leads_to_best),
             )
@@ -296,9 +300,9 @@ def first_groups(split: SplitRows, n_components: int, rng: np.random.RandomState
     uniforms = rng.random_sample(1 + (n_components - 1) * n_drawn)
     Z, weight = split.Z, split.weight
     if split.kernels is not None:
-        result = np.empty((n_components, len(Z)))
-        split.kernels.first_groups(Z.T.copy(), weight, uniforms, KMEANS_STEPS, result)
-        return result
+        groups: Floats = np.empty((n_components, len(Z)))
+        split.kernels.first_groups(Z.T.copy(), weight, uniforms, KMEANS_STEPS, groups)
+        return groups
     centres = Z[[_draw(weight, uniforms[0])]]
     distance = np.square(Z - centres[0]).sum(axis=1)
     squares = np.square(Z).sum(axis=1)
@@ -312,7 +316,8 @@ def first_groups(split: SplitRows, n_components: int, rng: np.random.RandomState
         members = (group == np.arange(n_components)[:, None]) * weight
         n = members.sum(axis=1, keepdims=True)
         centres = np.where(n > 0, members @ Z / np.maximum(n, 1e-300), centres)
-    return (group == np.arange(n_components)[:, None]).astype(np.float64)
+    result: Floats = (group == np.arange(n_components)[:, None]).astype(np.float64)
+    return result
 
 
 def _draw(weight: Floats, uniform: float) -> int:
@@ -348,7 +353,7 @@ def fit_mixture(
     df : float
         Degrees of freedom of the components; infinity for normal ones.
     until : float, default=infinity
-        When ``time.perf_counter()`` says so, the step under way is the last.
+        When ``time.perf_counter()`` says so, the steps under way, of some milliseconds, are the last.
 
     Returns
     -------
