@@ -49,7 +49,8 @@ def _coefficients_of_distance(means, factor, n_pairs, coefficients):
     """Of |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P, for the statistics of z."""
     n_features, constant, pair = len(means), 0.0, 0
     squares, entries = coefficients[n_pairs:], coefficients[n_pairs + n_features :]
-    entries[:] = 0.0
+    for i in range(n_features):
+        entries[i] = 0.0
     for i in range(n_features):
         for j in range(i, n_features if n_pairs > 0 else i + 1):
             precision = 0.0
@@ -82,10 +83,14 @@ def _maximise(sums, n_pairs, n, centre, prior_rows, diagonal_share, min_variance
             # A hundredth of a row at the centre, so that an empty component has a mean.
             means[c, i] = (entries[i] + 0.01 * centre[i]) / (entries[n_features] + 0.01)
         _scatter_about(means[c], sums[c], n_pairs, scatter[c])
-        prior += scatter[c]
+    n_fitted = 0.0
+    for c in range(n_components):
+        n_fitted += n[c]
     for i in range(n_features):
         for j in range(i + 1):
-            prior[i, j] *= (1.0 if i == j else 1.0 - diagonal_share) / n.sum()
+            for c in range(n_components):
+                prior[i, j] += scatter[c, i, j]
+            prior[i, j] *= (1.0 if i == j else 1.0 - diagonal_share) / n_fitted
     for c in range(n_components):
         covariance = scatter[c]
         for i in range(n_features):
@@ -175,6 +180,13 @@ def _expect(distances, shares, factors, df, weight, log_density, responsibility,
                 counts[row] *= (df[c] + n_features) / (df[c] + max(distance[row], 0.0))
 
 
+@inner
+def _copy(source, target):
+    # What numba makes of an assignment of a whole array takes it seconds to compile.
+    for i in range(len(target)):
+        target[i] = source[i]
+
+
 @called_from_python
 def take_steps(
     statistics, of_fitted, weight, share_of_judges, centre, n_pairs, prior_rows, diagonal_share, min_variance, df,
@@ -209,9 +221,15 @@ def take_steps(
         progress[1] = 0.0 if score > progress[0] else progress[1] + 1.0
         if score > progress[0]:
             progress[0] = score
-            shares[:], means[:], factors[:] = current_shares, current_means, current_factors
-            log_density_of_judges[:], leads_to_best[:] = log_density[n_fitted:], responsibility
-        responsibility[:] = belongs
+            _copy(log_density[n_fitted:], log_density_of_judges)
+            _copy(current_shares, shares)
+            for c in range(n_components):
+                _copy(current_means[c], means[c])
+                _copy(responsibility[c], leads_to_best[c])
+                for i in range(means.shape[1]):
+                    _copy(current_factors[c, i], factors[c, i])
+        for c in range(n_components):
+            _copy(belongs[c], responsibility[c])
         likelihood = np.dot(weight, log_density[:n_fitted]) / total
         if progress[1] >= patience or likelihood < progress[2] + tolerance:
             return 1
@@ -257,14 +275,18 @@ def first_groups(columns, weight, uniforms, n_steps, result):
     n_drawn = (len(uniforms) - 1) // max(1, n_components - 1)
     centres, drawn = np.empty((n_components, len(columns))), np.empty((max(1, n_drawn), len(columns)))
     distances, squares = np.empty((len(drawn), n_rows)), np.zeros(n_rows)
-    nearest, counts, group = np.full(n_rows, np.inf), weight.copy(), np.zeros(n_rows, dtype=np.int64)
-    for column in columns:
+    nearest, counts, group = np.empty(n_rows), weight.copy(), np.zeros(n_rows, dtype=np.int64)
+    for i in range(n_rows):
+        nearest[i] = np.inf
+    for j in range(len(columns)):
+        column = columns[j]
         for i in range(n_rows):
             squares[i] += column[i] ** 2
     for c in range(n_components):
         # Of the first centre there is one draw, which all are then.
         for k in range(len(drawn)):
-            drawn[k] = columns[:, _drawn(counts, uniforms[1 + (c - 1) * n_drawn + k if c > 0 else 0])]
+            row = _drawn(counts, uniforms[1 + (c - 1) * n_drawn + k if c > 0 else 0])
+            _copy(columns[:, row], drawn[k])
         _squared_distances(drawn, columns, squares, distances)
         least, best = np.inf, 0
         for k in range(len(drawn)):
@@ -275,13 +297,16 @@ def first_groups(columns, weight, uniforms, n_steps, result):
                 loss += weight[i] * distance[i]
             if loss < least:
                 least, best = loss, k
-        centres[c], nearest[:] = drawn[best], distances[best]
+        _copy(drawn[best], centres[c])
+        _copy(distances[best], nearest)
         for i in range(n_rows):
             counts[i] = weight[i] * nearest[i]
     for _ in range(n_steps):
         _squared_distances(centres, columns, squares, result)
-        nearest[:] = np.inf
-        for c in range(n_components):
+        _copy(result[0], nearest)
+        for i in range(n_rows):
+            group[i] = 0
+        for c in range(1, n_components):
             distance = result[c]
             for i in range(n_rows):
                 is_nearer = distance[i] < nearest[i]
@@ -296,7 +321,8 @@ def first_groups(columns, weight, uniforms, n_steps, result):
                 sums[group[i], j] += weight[i] * column[i]
         for c in range(n_components):
             if n[c] > 0.0:
-                centres[c] = sums[c] / n[c]
-    result[:] = 0.0
-    for i in range(n_rows):
-        result[group[i], i] = 1.0
+                for j in range(len(columns)):
+                    centres[c, j] = sums[c, j] / n[c]
+    for c in range(n_components):
+        for i in range(n_rows):
+            result[c, i] = 1.0 if group[i] == c else 0.0
