@@ -315,6 +315,41 @@ def test_kernels_whose_gradients_are_wrong_are_not_used(build, monkeypatch):
         assert compiled_likelihood(flow, FlatParameters(flow), row, 1) is None
 
 
+def place_of_a_knot(flow):
+    """Where the slope of a flow's log-density jumps, of a single column."""
+
+    def slope(x):
+        x = x[:, None].requires_grad_()
+        return torch.autograd.grad(flow.log_prob(x).sum(), x)[0][:, 0]
+
+    x = torch.linspace(-2.5, 2.5, 2000, dtype=torch.float64)
+    for _ in range(6):
+        jump = slope(x).diff().abs().argmax()
+        x = torch.linspace(x[jump], x[jump + 1], 20, dtype=torch.float64)
+    return float(x.mean())
+
+
+def test_the_other_side_of_a_knot_is_not_taken_for_a_fault(build, monkeypatch):
+    flow = build("spline-autoregressive", n_features=1, n_transforms=1)
+    knot = torch.full((1, 1), place_of_a_knot(copy.deepcopy(flow).double()))
+    flow = flow.float()
+    parameters, add_gradient = FlatParameters(flow), CompiledLikelihood.add_gradient
+    sides = [Rows(knot + shift, torch.ones(1)) for shift in (-1e-5, 1e-5)]
+    gradients = []
+    for row in sides:
+        parameters.gradients.zero_()
+        Likelihood(flow).add_gradient(row, torch.arange(1))
+        gradients.append(parameters.gradients.clone())
+    assert (gradients[0] - gradients[1]).norm() > 0.01 * gradients[0].norm()
+    for row in sides:
+        monkeypatch.setattr(_trial, "_trusted", set())
+        monkeypatch.setattr(
+            CompiledLikelihood, "add_gradient", lambda self, rows, batch, row=row: add_gradient(self, row, batch)
+        )
+        assert isinstance(compiled_likelihood(flow, parameters, Rows(knot, torch.ones(1)), 1), CompiledLikelihood)
+        assert not _trial._trusted
+
+
 @pytest.mark.parametrize("how", ["absent", "broken", "switched off"])
 def test_torch_serves_where_there_is_no_compiler(how):
     code = f"""
