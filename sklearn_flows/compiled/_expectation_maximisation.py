@@ -183,28 +183,29 @@ def _expect(distances, shares, factors, df, weight, log_density, responsibility,
 @inner
 def _copy(source, target):
     # What numba makes of an assignment of a whole array takes it seconds to compile.
-    for i in range(len(target)):
+    for i in range(len(source)):
         target[i] = source[i]
 
 
 @called_from_python
 def take_steps(
-    statistics, of_fitted, weight, share_of_judges, centre, n_pairs, prior_rows, diagonal_share, min_variance, df,
+    of_fitted, of_judges, weight, share_of_judges, centre, n_pairs, prior_rows, diagonal_share, min_variance, df,
     patience, tolerance, n_steps, progress, n, weighted, responsibility,
     shares, means, factors, log_density_of_judges, leads_to_best,
 ):  # fmt: skip
     """Take steps of expectation-maximisation until the likelihood of the judges, or of all others, no longer rises.
 
-    ``statistics`` are those of ``SplitRows``, of the rows to fit and of the judges, and ``of_fitted`` those of the former.
+    ``of_fitted`` and ``of_judges`` are the statistics of ``SplitRows``.
     ``progress``, the judges' likelihood at best, how many steps have been worse since, and the others' likelihood in the last
     step, goes on from call to call, as do ``n``, ``weighted`` and ``responsibility``. The other outputs tell of the best step.
 
     Gives whether the end is reached, or -1 if a covariance wasn't positive definite.
     """
     n_components, n_fitted = weighted.shape
-    n_rows, total = statistics.shape[1], weight.sum()
-    sums = np.empty((n_components, len(statistics)))
+    n_judges, total = len(share_of_judges), weight.sum()
+    sums, n_rows = np.empty((n_components, len(of_fitted))), n_fitted + n_judges
     coefficients, distances = np.empty_like(sums), np.empty((n_components, n_rows))
+    distances_of_fitted, distances_of_judges = np.empty((n_components, n_fitted)), np.empty((n_components, n_judges))
     current_means, current_factors = np.empty_like(means), np.zeros_like(factors)
     log_density, belongs = np.empty(n_rows), np.empty_like(responsibility)
     for _ in range(n_steps):
@@ -214,7 +215,11 @@ def take_steps(
         _maximise(sums, n_pairs, n, centre, *strengths, current_means, current_factors, coefficients)
         if not math.isfinite(current_factors.sum()):
             return -1
-        np.dot(coefficients, statistics, distances)
+        np.dot(coefficients, of_fitted, distances_of_fitted)
+        np.dot(coefficients, of_judges, distances_of_judges)
+        for c in range(n_components):
+            _copy(distances_of_fitted[c], distances[c])
+            _copy(distances_of_judges[c], distances[c, n_fitted:])
         outputs = belongs.reshape(-1), weighted.reshape(-1), n
         _expect(distances.reshape(-1), current_shares, current_factors, df, weight, log_density, *outputs)
         score = np.dot(share_of_judges, log_density[n_fitted:])

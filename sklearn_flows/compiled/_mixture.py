@@ -33,7 +33,7 @@ def compiled_steps_of_mixtures() -> ModuleType | None:
         progress, n, weighted = np.array([-np.inf, 0, -np.inf]), np.array([9.0]), np.ones((1, 9))
         best = np.empty(1), np.empty((1, 2)), np.empty((1, 2, 2)), np.empty(9), np.empty((1, 9))
         kernels.take_steps(
-            *(np.tile(statistics, 2), statistics, weight, weight / 9, centre, 1, 0.0, 0.0, 0.0, np.array([np.inf])),
+            *(statistics, statistics, weight, weight / 9, centre, 1, 0.0, 0.0, 0.0, np.array([np.inf])),
             *(1, 0.0, 1, progress, n, weighted, np.ones((1, 9)), *best),
         )
         return torch.as_tensor(best[3])

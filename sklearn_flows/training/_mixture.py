@@ -143,19 +143,29 @@ class SplitRows:
         fewest = MIN_ROWS_FOR_KERNELS if kernels_serve_in_any_case() else MIN_ROWS_WORTH_KERNELS
         self.kernels = compiled_steps_of_mixtures() if len(self.all) >= fewest else None
         self._pairs = np.triu_indices(d, 1) if not diagonal and d <= MAX_COLUMNS_FOR_PAIRS else None
-        n_pairs = 0 if self._pairs is None else len(self._pairs[0])
-        self._statistics = np.ones((n_pairs + 2 * d + 1, len(self.all)))
-        columns = self.all.T
-        if self._pairs is not None:
-            for place, (i, j) in enumerate(zip(*self._pairs, strict=True)):
-                np.multiply(columns[i], columns[j], out=self._statistics[place])
-        np.square(columns, out=self._statistics[n_pairs : n_pairs + d])
-        self._statistics[n_pairs + d : -1] = columns
-        # Those that diagonal covariances need are the last ones of all.
-        self._diagonal_statistics = self._statistics[n_pairs:]
         if self._pairs is None and not diagonal:
             self.kernels = None
-        self._of_fitted = None if self.kernels is None else self._statistics[:, : len(Z)].copy()
+        self._of_fitted, self._of_judges = self._statistics(self.Z), self._statistics(self.Z_judges)
+
+    def _statistics(self, Z: Floats) -> Floats:
+        d, n_pairs = self.n_features, 0 if self._pairs is None else len(self._pairs[0])
+        result, columns = np.ones((n_pairs + 2 * d + 1, len(Z))), Z.T
+        if self._pairs is not None:
+            for place, (i, j) in enumerate(zip(*self._pairs, strict=True)):
+                np.multiply(columns[i], columns[j], out=result[place])
+        np.square(columns, out=result[n_pairs : n_pairs + d])
+        result[n_pairs + d : -1] = columns
+        return result
+
+    @property
+    def columns(self) -> Floats:
+        """The rows to fit as columns, which are among the statistics."""
+        return self._of_fitted[-self.n_features - 1 : -1]
+
+    def _statistics_for(self, diagonal: bool) -> list[Floats]:
+        """Those of the rows to fit and of the judges; what diagonal covariances need are the last ones of all."""
+        first = -2 * self.n_features - 1 if diagonal else 0
+        return [self._of_fitted[first:], self._of_judges[first:]]
 
     def moments(self, weighted: Floats, diagonal: bool) -> tuple[Floats, Floats, Floats]:
         """Sums over the rows to fit, for weights of each component.
@@ -163,13 +173,14 @@ class SplitRows:
         They are of outer products, shape (n_components, n_features, n_features), or only their diagonals, shape (n_components,
         n_features); of rows, shape (n_components, n_features); and of the weights.
         """
-        d, n_rows = self.n_features, len(self.Z)
+        d = self.n_features
+        of_fitted, _ = self._statistics_for(diagonal)
         if diagonal:
-            sums = weighted @ self._diagonal_statistics[:, :n_rows].T
+            sums = weighted @ of_fitted.T
             return sums[:, :d], sums[:, d:-1], sums[:, -1]
         if self._pairs is None:
             return np.stack([(w * self.Z.T) @ self.Z for w in weighted]), weighted @ self.Z, weighted.sum(axis=1)
-        sums = weighted @ self._statistics[:, :n_rows].T
+        sums = weighted @ of_fitted.T
         (i, j), entries = self._pairs, np.arange(d)
         products = np.empty((len(weighted), d, d))
         products[:, i, j] = products[:, j, i] = sums[:, : len(i)]
@@ -183,18 +194,18 @@ class SplitRows:
         """
         # |P (z - mu)|^2 = z' A z - 2 (A mu)' z + mu' A mu with A = P'P
         if diagonal:
-            statistics = self._diagonal_statistics
             quadratic = np.square(np.diagonal(mixture.precisions_cholesky, axis1=1, axis2=2))
             linear = quadratic * mixture.means
         elif self._pairs is None:
             return mixture.squared_distance(self.all)
         else:
-            statistics, (i, j) = self._statistics, self._pairs
+            i, j = self._pairs
             precisions = mixture.precisions_cholesky.transpose(0, 2, 1) @ mixture.precisions_cholesky
             linear = (precisions @ mixture.means[:, :, None])[:, :, 0]
             quadratic = np.concatenate([2 * precisions[:, i, j], np.diagonal(precisions, axis1=1, axis2=2)], axis=1)
         constant = (linear * mixture.means).sum(axis=1, keepdims=True)
-        return np.concatenate([quadratic, -2 * linear, constant], axis=1) @ statistics
+        coefficients = np.concatenate([quadratic, -2 * linear, constant], axis=1)
+        return np.concatenate([coefficients @ statistics for statistics in self._statistics_for(diagonal)], axis=1)
 
     def maximise(
         self,
@@ -236,31 +247,28 @@ class SplitRows:
     ) -> tuple[Mixture, Floats, Floats]:
         """Do what ``fit_mixture`` does."""
         assert self.kernels is not None
-        assert self._of_fitted is not None
         n_components, d = len(responsibility), self.n_features
-        # The diagonal's are the last ones.
-        first = len(self._statistics) - 2 * d - 1 if diagonal_share == 1 else 0
         n_pairs = 0 if self._pairs is None or diagonal_share == 1 else len(self._pairs[0])
         tails = np.full(n_components, df)
         shares, means, factors = np.empty(n_components), np.empty((n_components, d)), np.empty((n_components, d, d))
-        of_judges, leads_to_best = np.empty(len(self.Z_judges)), np.empty(responsibility.shape)
+        log_density_of_judges, leads_to_best = np.empty(len(self.Z_judges)), np.empty(responsibility.shape)
         responsibility = np.array(responsibility, order="C")
         weighted = responsibility * self.weight
         progress, n, has_ended = np.array([-math.inf, 0.0, -math.inf]), weighted.sum(axis=1), 0
-        statistics = self._statistics[first:]
-        steps_at_once = min(MAX_EM_STEPS, max(1, PRODUCTS_AT_ONCE // (n_components * statistics.size)))
+        of_fitted, of_judges = self._statistics_for(diagonal_share == 1)
+        steps_at_once = min(MAX_EM_STEPS, max(1, PRODUCTS_AT_ONCE // (n_components * (of_fitted.size + of_judges.size))))
         for _ in range(0, MAX_EM_STEPS, steps_at_once):
             has_ended = self.kernels.take_steps(
-                *(statistics, self._of_fitted[first:], self.weight, self.share_of_judges, self._centre, n_pairs),
+                *(of_fitted, of_judges, self.weight, self.share_of_judges, self._centre, n_pairs),
                 *(prior_rows, diagonal_share, MIN_VARIANCE, tails, PATIENCE, TOLERANCE, steps_at_once),
-                *(progress, n, weighted, responsibility, shares, means, factors, of_judges, leads_to_best),
+                *(progress, n, weighted, responsibility, shares, means, factors, log_density_of_judges, leads_to_best),
             )
             if has_ended or _is_over(until):
                 break
         if has_ended < 0:
             raise np.linalg.LinAlgError("A covariance is not positive definite")
         assert progress[0] > -math.inf
-        return Mixture(shares, means, factors, tails), of_judges, leads_to_best
+        return Mixture(shares, means, factors, tails), log_density_of_judges, leads_to_best
 
 
 def _is_over(until: float) -> bool:
@@ -301,7 +309,7 @@ def first_groups(split: SplitRows, n_components: int, rng: np.random.RandomState
     Z, weight = split.Z, split.weight
     if split.kernels is not None:
         groups: Floats = np.empty((n_components, len(Z)))
-        split.kernels.first_groups(Z.T.copy(), weight, uniforms, KMEANS_STEPS, groups)
+        split.kernels.first_groups(split.columns, weight, uniforms, KMEANS_STEPS, groups)
         return groups
     centres = Z[[_draw(weight, uniforms[0])]]
     distance = np.square(Z - centres[0]).sum(axis=1)
